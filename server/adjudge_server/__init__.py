@@ -1,0 +1,1 @@
+"""The Adjudge server: keeps a critic resident and answers with rewards and margins."""

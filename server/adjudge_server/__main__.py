@@ -1,0 +1,72 @@
+"""`adjudge-server`: flags → Config → serve."""
+
+import argparse
+import asyncio
+import dataclasses
+import logging
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+from adjudge_server.config import Config
+
+HELP = {
+    "listen": "host:port to bind; port 0 takes a free one",
+    "critic": 'family: "auto", "fake" (no model; numbers without meaning), "llava_onevision"',
+    "model": "checkpoint directory (default: the embedded critic)",
+    "name": "what requests call the model (default: after the checkpoint)",
+    "device": 'torch device; "auto" is the first GPU or the CPU',
+    "dtype": 'torch number type; "auto" is the checkpoint\'s on a GPU, float32 on a CPU',
+    "threads": "CPU threads of one forward pass",
+    "workers": "threads that decode pictures and tokenise text",
+    "drain_seconds": "time for accepted work after SIGTERM",
+    "max_message_bytes": "bytes of one request",
+    "max_image_pixels": "width times height of one picture",
+    "max_images": "pictures in one prompt",
+    "max_candidates": "candidates in one request",
+    "max_pairs": "pairs in one request",
+    "max_input_tokens": "tokens of one item, pictures included",
+    "max_batch_tokens": "tokens of one pass of the model",
+    "max_queue_tokens": "tokens that may wait for the model",
+    "max_critique_tokens": "tokens of one critique",
+    "max_retained_bytes": "bytes of pictures kept for one caller to name by digest",
+    "max_retained_seconds": "how long such a picture is kept after its last use",
+}
+
+
+def parse(arguments: list[str]) -> Config:
+    """The configuration that command-line arguments mean. Exits with status 2 on nonsense."""
+    parser = argparse.ArgumentParser("adjudge-server", description="Serve a critic over gRPC.")
+    for field in dataclasses.fields(Config):
+        kind = Path if field.name == "model" else type(field.default or "")
+        default = "" if field.default is None else f" (default: {field.default})"
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=kind,
+            default=field.default,
+            help=HELP[field.name] + default,
+        )
+    try:
+        return Config(**vars(parser.parse_args(arguments)))
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def main() -> None:
+    config = parse(sys.argv[1:])
+    # Idle OpenMP threads would otherwise spin on the cores that decode pictures; and a path given
+    # as a model must never become a request to a hub.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    from adjudge_server.serve import serve
+
+    try:
+        asyncio.run(serve(config, partial(print, flush=True)))
+    except (ValueError, RuntimeError) as error:
+        sys.exit(f"adjudge-server: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""The answer tree: every answer of a template, as tokens, read in one forward pass.
+
+All wordings of all answers are tokenised with the critic's tokenizer and merged into a prefix tree.
+One pass over the tree's tokens, each attending to the prompt and to its own ancestors, yields the
+exact log-probability of every answer. This file knows tokens, not models.
+
+What the log-probability of an answer is:
+
+* the sum of the log-probabilities of its tokens after the opening, each given those before it;
+* if a longer answer extends it (`8` and `85`, `10` and `100`), plus the log-probability that one
+  of the template's terminators follows (the log-sum-exp over the *first tokens* of the
+  terminators, the end of the turn among them), because otherwise `8` would absorb `80` to `89`;
+* if nothing extends it, nothing more: it needs no terminator, and its last token needs no position;
+* of an answer with several wordings, the log-sum-exp over them.
+
+The terminator's probability is never taken as 1 - sum(rest): that cancels (in float32 by nats).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adjudge_server.templates import Template
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """How one wording's log-probability is put together, as indices into `AnswerTree.reads`."""
+
+    answer: int
+    path: tuple[int, ...]
+    """Summed: one read per token."""
+    terminators: tuple[int, ...]
+    """Log-sum-exp over these is added; empty where nothing extends the wording."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerTree:
+    """The tokens to append to a prompt, and what to read from the critic's output over them.
+
+    Row 0 is the prompt's last token; row k + 1 is `tokens[k]`. The opening's tokens come first, in
+    a chain; the tree's follow, parents before children.
+    """
+
+    tokens: tuple[int, ...]
+    parents: tuple[int, ...]
+    """parents[k]: the row that tokens[k] follows; it attends to that row and its ancestors."""
+    depths: tuple[int, ...]
+    """depths[k]: tokens between the prompt and tokens[k], which fixes its position."""
+    reads: tuple[tuple[int, int], ...]
+    """(row, token id): the log-probabilities needed, of that token following that row."""
+    opening: tuple[int, ...]
+    """Indices into `reads`: the opening's tokens."""
+    wordings: tuple[Wording, ...]
+    num_answers: int
+
+    def opening_mass(self, values: Floats) -> float:
+        """Log-probability of the opening in nats, from the log-probabilities of `reads`."""
+        return float(values[list(self.opening)].sum())
+
+    def answer_log_probs(self, values: Floats) -> Floats:
+        """(num_answers,) log-probabilities given the opening, from those of `reads`."""
+        totals = np.full(self.num_answers, -np.inf)
+        for wording in self.wordings:
+            total = values[list(wording.path)].sum()
+            if wording.terminators:
+                total += np.logaddexp.reduce(values[list(wording.terminators)])
+            totals[wording.answer] = np.logaddexp(totals[wording.answer], total)
+        return totals
+
+
+def answer_tree(
+    template: Template, encode: Callable[[str], Sequence[int]], turn: str, end_of_turn: int
+) -> AnswerTree:
+    """Compiles a template's answers with a critic's tokenizer.
+
+    `turn` is the text between the last special token of the prompt and the critic's first word
+    (`assistant\\n`): the critic's words are tokenised together with it. Raises ValueError if the
+    tokenizer merges a token across the seam of opening and answer or of answer and terminator, for
+    then the template's definition of an answer would mean nothing.
+    """
+    return _TreeBuilder(template, encode, turn, end_of_turn).build()
+
+
+class _TreeBuilder:
+    def __init__(
+        self, template: Template, encode: Callable[[str], Sequence[int]], turn: str, end: int
+    ) -> None:
+        self._template = template
+        self._encode = encode
+        self._turn = turn
+        self._end_of_turn = end
+        self._tokens: list[int] = []
+        self._parents: list[int] = []
+        self._depths: list[int] = []
+        self._rows: dict[tuple[int, ...], int] = {}
+        """Row of every token path (from the first word of the turn) that has one."""
+        self._reads: dict[tuple[int, int], int] = {}
+        self._known_paths: set[tuple[int, ...]] = set()
+        """Every token path, after the opening, of an answer or the beginning of one."""
+
+    def build(self) -> AnswerTree:
+        template = self._template
+        opening = self._continuation(template.opening, after="")
+        wordings = [
+            (index, form, tuple(self._continuation(form, after=template.opening)))
+            for index, answer in enumerate(template.answers)
+            for form in answer.forms
+        ]
+        paths = [path for _, _, path in wordings]
+        if len(set(paths)) != len(paths):
+            raise ValueError(f"template {template.name!r}: two answers have the same tokens")
+        inner = {path[:n] for path in paths for n in range(1, len(path))}
+        self._known_paths = inner.union(paths)
+        prefix = tuple(opening)
+        self._rows[()] = 0
+        for n in range(len(prefix)):
+            self._add_row(prefix[: n + 1])
+        for path in sorted(inner, key=lambda p: (len(p), p)):
+            self._add_row(prefix + path)
+        opening_reads = self._path_reads((), prefix)
+        compiled = tuple(
+            Wording(
+                answer=index,
+                path=self._path_reads(prefix, path),
+                terminators=self._terminator_reads(form, path, prefix) if path in inner else (),
+            )
+            for index, form, path in wordings
+        )
+        return AnswerTree(
+            tokens=tuple(self._tokens),
+            parents=tuple(self._parents),
+            depths=tuple(self._depths),
+            reads=tuple(self._reads),
+            opening=opening_reads,
+            wordings=compiled,
+            num_answers=len(template.answers),
+        )
+
+    def _continuation(self, text: str, *, after: str) -> list[int]:
+        """Tokens of `text` where it follows `after` in the critic's turn."""
+        before = list(self._encode(self._turn + after))
+        whole = list(self._encode(self._turn + after + text))
+        if whole[: len(before)] != before:
+            raise ValueError(
+                f"template {self._template.name!r}: this tokenizer merges {text!r} into the text"
+                f" before it, {after or self._turn!r}"
+            )
+        return whole[len(before) :]
+
+    def _add_row(self, path: tuple[int, ...]) -> None:
+        self._parents.append(self._rows[path[:-1]])
+        self._tokens.append(path[-1])
+        self._depths.append(len(path) - 1)
+        self._rows[path] = len(self._tokens)
+
+    def _read(self, row: int, token: int) -> int:
+        return self._reads.setdefault((row, token), len(self._reads))
+
+    def _path_reads(self, prefix: tuple[int, ...], path: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(
+            self._read(self._rows[prefix + path[:n]], token) for n, token in enumerate(path)
+        )
+
+    def _terminator_reads(
+        self, form: str, path: tuple[int, ...], prefix: tuple[int, ...]
+    ) -> tuple[int, ...]:
+        row = self._rows[prefix + path]
+        after = self._template.opening + form
+        first = [self._continuation(t, after=after)[0] for t in self._template.terminators]
+        if any((*path, token) in self._known_paths for token in first):
+            raise ValueError(
+                f"template {self._template.name!r}: a terminator also extends {form!r}"
+            )
+        return tuple(self._read(row, token) for token in dict.fromkeys([*first, self._end_of_turn]))

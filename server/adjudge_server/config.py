@@ -1,0 +1,58 @@
+"""Everything that can be set, in one frozen place. Built from flags by `__main__`, passed down."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """See each field. Raises ValueError, naming flag and value, for what makes no sense."""
+
+    listen: str = "127.0.0.1:50051"
+    """Address to bind. Port 0 takes a free one."""
+    critic: str = "auto"
+    """"auto", "fake", or a family such as "llava_onevision"."""
+    model: Path | None = None
+    """Checkpoint directory. None: the embedded critic."""
+    name: str | None = None
+    """What requests call the model. None: "embedded", "fake", or the directory's name."""
+    device: str = "auto"
+    """A torch device. "auto": the first GPU, or the CPU."""
+    dtype: str = "auto"
+    """A torch number type. "auto": the checkpoint's on a GPU, float32 on a CPU."""
+    threads: int = 1
+    """CPU threads of one forward pass. Small critics are fastest, and cheapest, with one."""
+    workers: int = 2
+    """Threads that decode pictures and tokenise text, beside the model's."""
+    drain_seconds: float = 30.0
+    """How long accepted work may take after SIGTERM."""
+
+    max_message_bytes: int = 64 * MIB
+    max_image_pixels: int = 50_000_000
+    max_images: int = 8
+    max_candidates: int = 256
+    max_pairs: int = 1024
+    max_input_tokens: int = 32_768
+    """Of one item. The critic's own limit counts where it is smaller."""
+    max_batch_tokens: int = 16_384
+    """Of one pass of the model, a shared prefix counted once."""
+    max_queue_tokens: int = 1_000_000
+    max_critique_tokens: int = 1024
+    max_retained_bytes: int = 256 * MIB
+    """Of pictures kept to be named by wire digest, for one caller."""
+    max_retained_seconds: float = 600.0
+
+    def __post_init__(self) -> None:
+        for field in self.__slots__:
+            value = getattr(self, field)
+            at_least = 0 if field in ("drain_seconds", "max_retained_bytes") else 1
+            if isinstance(value, int | float) and value < at_least:
+                flag = field.replace("_", "-")
+                raise ValueError(f"--{flag} {value}: must be at least {at_least}")
+        host, _, port = self.listen.rpartition(":")
+        if not host or not port.isdigit():
+            raise ValueError(f"--listen {self.listen}: must be host:port")
+        if self.critic == "fake" and self.model is not None:
+            raise ValueError(f"--model {self.model}: the fake critic loads nothing")

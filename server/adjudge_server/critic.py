@@ -1,0 +1,120 @@
+"""What a critic is to the rest of the server: text and pictures in, log-probabilities out.
+
+A critic knows nothing of rewards, margins or protobuf. Pointwise and pairwise are the same question
+to it: after this text and these pictures, how probable is each of these answers?
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adjudge_server.errors import InputTooLong
+from adjudge_server.images import Picture
+from adjudge_server.templates import Kind, Template
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """One question to a critic: a filled template and its pictures."""
+
+    template: Template
+    text: str
+    """The user's turn, after the pictures."""
+    head: str
+    """The beginning of `text` that all queries of the same group have in common."""
+    pictures: tuple[Picture, ...]
+    prompt: str
+    candidates: tuple[str, ...]
+    """What was filled in as prompt, and as candidate or as first and second: in `text` already."""
+    group: str
+    """Equal for queries with the same template, head and pictures: their work can be shared."""
+
+
+class Prepared(Protocol):
+    """A query made ready for the model, off the model's thread. Immutable."""
+
+    @property
+    def group(self) -> str: ...
+    @property
+    def shared_tokens(self) -> int:
+        """Leading tokens that the group has in common, pictures included."""
+        ...
+
+    @property
+    def own_tokens(self) -> int:
+        """The other tokens, those of the answer tree included."""
+        ...
+
+    @property
+    def image_tokens(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """What the model said to one prepared query."""
+
+    opening_mass: float
+    """Log-probability of the template's opening, nats."""
+    answer_log_probs: NDArray[np.float64]
+    """(num answers,) log-probabilities given the opening, nats, in the template's order."""
+    computed_tokens: int
+    """Tokens that went through the language model on this query's account; what a group shares is
+    on the account of one of its queries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One more token of a critique."""
+
+    token: int
+    text: str
+    """What it adds to the text; empty while a character is incomplete."""
+
+
+@dataclass(frozen=True, slots=True)
+class CriticCard:
+    """Who a critic is."""
+
+    name: str
+    revision: str
+    fingerprint: str
+    family: str
+    dtype: str
+    device: str
+    templates: tuple[Template, ...]
+    sees_images: bool
+    max_input_tokens: int
+
+    def default_template(self, kind: Kind) -> Template | None:
+        return next((t for t in self.templates if t.kind is kind), None)
+
+
+P = TypeVar("P", bound=Prepared)
+
+
+class Critic(Protocol[P]):
+    """A judging model. `prepare` and `after` may be called from any thread; `forward` and the
+    iterators of `critique` only from the model's thread."""
+
+    @property
+    def card(self) -> CriticCard: ...
+
+    def prepare(self, queries: Sequence[Query]) -> list[P | InputTooLong]:
+        """Tokens and tiles, one result per query in order."""
+        ...
+
+    def forward(self, batch: Sequence[P]) -> list[Reading]:
+        """One reading per item in order. A reading does not depend on its batch-mates beyond the
+        noise floor. Non-finite numbers are returned as they are, for the readout to refuse."""
+        ...
+
+    def critique(self, item: P, max_tokens: int) -> Iterator[Written]:
+        """Writes the critique, greedily, one token a step; ends with the critic's turn."""
+        ...
+
+    def after(self, item: P, text: str) -> P:
+        """The same query, its answers read after the critic has written this text."""
+        ...

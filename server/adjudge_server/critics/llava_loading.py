@@ -1,0 +1,115 @@
+"""Loads a LLaVA-OneVision checkpoint directory in the Hugging Face layout. Never asks a hub."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
+
+from adjudge_server.critic import CriticCard
+from adjudge_server.critics.anyres import Geometry
+from adjudge_server.critics.conversation import END
+from adjudge_server.critics.llava_onevision import LlavaOnevisionCritic
+from adjudge_server.critics.llava_prepare import Preparer
+from adjudge_server.templates import builtin_templates
+from adjudge_server.tokenization import TextTokenizer
+
+MIB = 1 << 20
+
+
+def load(
+    directory: Path, *, name: str, device: str, dtype: str, max_input_tokens: int
+) -> LlavaOnevisionCritic:
+    """Builds the critic that lies in a directory.
+
+    `dtype` "auto" is the checkpoint's own on a GPU and float32 on a CPU. Raises ValueError, with
+    their names, for tensors that are missing, unexpected or of another shape, and for checkpoints
+    that want features this code does not compute.
+    """
+    config = LlavaOnevisionConfig.from_pretrained(directory, local_files_only=True)
+    _check(config)
+    if dtype == "auto":
+        dtype = "float32" if device == "cpu" else "auto"
+    model, report = LlavaOnevisionForConditionalGeneration.from_pretrained(
+        directory,
+        local_files_only=True,
+        dtype=dtype,
+        attn_implementation="sdpa",  # eager attention overflows Qwen2 in half precision
+        output_loading_info=True,
+    )
+    _check_report(report)
+    model = model.to(device).eval()
+    tokenizer = TextTokenizer.from_file(directory / "tokenizer.json")
+    vision, text = config.vision_config, config.text_config
+    card = CriticCard(
+        name=name,
+        revision=directory.name,
+        fingerprint=_fingerprint(directory),
+        family="llava_onevision",
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=str(model.device),
+        templates=builtin_templates(),
+        sees_images=True,
+        max_input_tokens=min(max_input_tokens, text.max_position_embeddings),
+    )
+    geometry = Geometry(
+        tile=vision.image_size,
+        patch=vision.patch_size,
+        # Hugging Face writes (height, width).
+        grids=tuple((width, height) for height, width in config.image_grid_pinpoints),
+    )
+    preparer = Preparer(tokenizer, geometry, card.templates, card.max_input_tokens)
+    ends = {tokenizer.added[END], *_as_list(text.eos_token_id)}
+    return LlavaOnevisionCritic(model, tokenizer, preparer, card, frozenset(ends))
+
+
+def _check(config: LlavaOnevisionConfig) -> None:
+    expected = {
+        "vision_feature_layer": -1,
+        "vision_feature_select_strategy": "full",
+        "vision_aspect_ratio": "anyres_max_9",
+    }
+    for key, value in expected.items():
+        if (found := getattr(config, key)) != value:
+            raise ValueError(f"config.json: {key} is {found!r}, only {value!r} is implemented")
+
+
+def _check_report(report: dict[str, set[str]]) -> None:
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        if names := sorted(map(str, report.get(problem, ()))):
+            shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if names[8:] else "")
+            raise ValueError(f"checkpoint: {problem.replace('_', ' ')}: {shown}")
+
+
+def _fingerprint(directory: Path) -> str:
+    """Hex SHA-256 over configuration, tokenizer, and each weight file's size, first and last MiB.
+
+    It tells checkpoints apart without reading 15 GB at every start; it is not proof of integrity.
+    """
+    digest = hashlib.sha256()
+    for name in ("config.json", "tokenizer.json"):
+        digest.update((directory / name).read_bytes())
+    for path in sorted(directory.glob("*.safetensors")):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(MIB))
+            file.seek(max(0, size - MIB))
+            digest.update(file.read(MIB))
+    return digest.hexdigest()
+
+
+def _as_list(value: int | list[int] | None) -> list[int]:
+    if value is None:
+        return []
+    return [value] if isinstance(value, int) else value
+
+
+def set_threads(threads: int) -> None:
+    """CPU threads of one forward pass."""
+    torch.set_num_threads(threads)
+
+
+def pick_device() -> str:
+    """The first GPU, or the CPU."""
+    return "cuda:0" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,138 @@
+"""What happens to a LLaVA-OneVision query before the model: tokens and tiles. No torch here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adjudge_server.answers import AnswerTree, answer_tree
+from adjudge_server.critic import Query
+from adjudge_server.critics.anyres import Geometry, Layout, layout, tiles
+from adjudge_server.critics.conversation import END, TURN, Special, conversation
+from adjudge_server.errors import InputTooLong
+from adjudge_server.images import Picture
+from adjudge_server.templates import Template
+from adjudge_server.tokenization import TextTokenizer
+
+IMAGE_SLOT = -1
+"""Stands in token ids for one feature of a picture. No tokenizer has it, so no text can be it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TiledPicture:
+    digest: str
+    tiles: NDArray[np.float32]
+    """(1 + n, 3, side, side), normalised."""
+    layout: Layout
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LlavaPrepared:
+    """See `critic.Prepared`. Pictures always lie in the shared part: they come before the text."""
+
+    group: str
+    template: Template
+    token_ids: tuple[int, ...]
+    """The whole prompt up to the critic's first word, every picture feature an IMAGE_SLOT."""
+    shared_tokens: int
+    pictures: tuple[TiledPicture, ...]
+    tree: AnswerTree
+
+    @property
+    def own_tokens(self) -> int:
+        return len(self.token_ids) - self.shared_tokens + len(self.tree.tokens)
+
+    @property
+    def image_tokens(self) -> int:
+        return sum(picture.layout.num_tokens for picture in self.pictures)
+
+
+class Preparer:
+    """Turns queries into tokens and tiles. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        tokenizer: TextTokenizer,
+        geometry: Geometry,
+        templates: Sequence[Template],
+        max_input_tokens: int,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._geometry = geometry
+        self._max_input_tokens = max_input_tokens
+        self._trees: Mapping[str, AnswerTree] = {t.hash: self._tree(t, TURN) for t in templates}
+
+    def prepare(self, queries: Sequence[Query]) -> list[LlavaPrepared | InputTooLong]:
+        """One result per query. Pictures and heads that queries have in common are done once."""
+        pictures = {p.digest: p for query in queries for p in query.pictures}
+        tiled = {digest: self._tiled(picture) for digest, picture in pictures.items()}
+        heads: dict[str, list[int]] = {}
+        return [self._prepare(query, tiled, heads) for query in queries]
+
+    def after(self, item: LlavaPrepared, text: str) -> LlavaPrepared:
+        """The same item, read after the critic has written `text`."""
+        before = self._tokenizer.encode(TURN)
+        turn = self._tokenizer.encode(TURN + text)
+        return replace(
+            item,
+            token_ids=item.token_ids[: len(item.token_ids) - len(before)] + tuple(turn),
+            tree=self._tree(item.template, TURN + text),
+        )
+
+    def _prepare(
+        self, query: Query, tiled: Mapping[str, TiledPicture], heads: dict[str, list[int]]
+    ) -> LlavaPrepared | InputTooLong:
+        pictures = tuple(tiled[picture.digest] for picture in query.pictures)
+        token_ids = self._token_ids(query.text, pictures)
+        if query.group not in heads:
+            heads[query.group] = self._token_ids(query.head, pictures)
+        tree = self._trees[query.template.hash]
+        total = len(token_ids) + len(tree.tokens)
+        if total > self._max_input_tokens:
+            return InputTooLong(
+                f"{total} tokens, the critic takes {self._max_input_tokens}",
+                actual=total,
+                maximum=self._max_input_tokens,
+            )
+        return LlavaPrepared(
+            group=query.group,
+            template=query.template,
+            token_ids=tuple(token_ids),
+            shared_tokens=_common_prefix(token_ids, heads[query.group]),
+            pictures=pictures,
+            tree=tree,
+        )
+
+    def _token_ids(self, text: str, pictures: Sequence[TiledPicture]) -> list[int]:
+        token_ids: list[int] = []
+        slots = iter(pictures)
+        for piece in conversation(text, len(pictures)):
+            if isinstance(piece, str):
+                token_ids += self._tokenizer.encode(piece)
+            elif piece == Special("<image>"):
+                token_ids += [IMAGE_SLOT] * next(slots).layout.num_tokens
+            else:
+                token_ids.append(self._tokenizer.added[piece.text])
+        return token_ids
+
+    def _tiled(self, picture: Picture) -> TiledPicture:
+        return TiledPicture(
+            digest=picture.digest,
+            tiles=tiles(picture.pixels, self._geometry),
+            layout=layout(picture.size, self._geometry),
+        )
+
+    def _tree(self, template: Template, turn: str) -> AnswerTree:
+        return answer_tree(template, self._tokenizer.encode, turn, self._tokenizer.added[END])
+
+
+def _common_prefix(whole: Sequence[int], head: Sequence[int]) -> int:
+    """How many leading tokens a prompt shares with its head.
+
+    Not simply the head's length: the head's last token may merge with the candidate's first
+    character (`[` and `"` are one token for Qwen2), and the head here ends a turn that goes on
+    there.
+    """
+    differing = (i for i, (a, b) in enumerate(zip(whole, head, strict=False)) if a != b)
+    return next(differing, min(len(whole), len(head)) - 1)

@@ -1,0 +1,105 @@
+"""Stages 3 to 5 of a request: prepared off the loop, queued, read by the model. No protobuf."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, TypeVar
+
+from adjudge_server.batcher import Answered, Batcher
+from adjudge_server.critic import Critic, Prepared, Query, Reading
+from adjudge_server.errors import AdjudgeError
+
+P = TypeVar("P", bound=Prepared)
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a request's readings cost."""
+
+    queue_seconds: float = 0.0
+    inference_seconds: float = 0.0
+    input_tokens: int = 0
+    image_tokens: int = 0
+    computed_tokens: int = 0
+
+    def __add__(self, other: "Work") -> "Work":
+        """The cost of both, one after the other."""
+        return Work(*(getattr(self, f) + getattr(other, f) for f in self.__slots__))
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """One reading per query in order, or why there is none; and what they cost together."""
+
+    items: list[Reading | AdjudgeError]
+    work: Work
+
+
+class Judge(Generic[P]):
+    """A critic at work: its batcher, its helpers off the loop, and what start-up measured."""
+
+    def __init__(
+        self,
+        critic: Critic[P],
+        batcher: Batcher[P],
+        pool: Executor,
+        noise_floor: float,
+        weights_epoch: int = 0,
+    ) -> None:
+        self.critic = critic
+        self.card = critic.card
+        self.batcher = batcher
+        self.noise_floor = noise_floor
+        self.weights_epoch = weights_epoch
+        self._pool = pool
+
+    async def aside(self, function: Callable[[], R]) -> R:
+        """Runs CPU work off the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function)
+
+    async def prepare(
+        self, queries: Sequence[Query | AdjudgeError], fields: Sequence[str]
+    ) -> list[P | AdjudgeError]:
+        """Prepares what can be; errors keep their places. `fields` names each query in errors."""
+        sound = [query for query in queries if isinstance(query, Query)]
+        prepared = iter(await self.aside(partial(self.critic.prepare, sound)))
+        outcomes: list[P | AdjudgeError] = []
+        for query, field in zip(queries, fields, strict=True):
+            outcome = query if isinstance(query, AdjudgeError) else next(prepared)
+            if isinstance(query, Query) and isinstance(outcome, AdjudgeError):
+                outcome = outcome.within(field)
+            outcomes.append(outcome)
+        return outcomes
+
+    async def read(self, items: Sequence[P | AdjudgeError], deadline: float | None) -> Readings:
+        """Asks the model. Raises QueueFull or NotReady; other failures take their item's place.
+
+        Cancelling the caller takes what still waits out of the queue.
+        """
+        sound = [item for item in items if not isinstance(item, AdjudgeError)]
+        futures = [asyncio.wrap_future(f) for f in self.batcher.submit(sound, deadline)]
+        answers = await asyncio.gather(*futures, return_exceptions=True)
+        answered = iter(answers)
+        results = [i if isinstance(i, AdjudgeError) else next(answered) for i in items]
+        outcomes: list[Reading | AdjudgeError] = []
+        for result in results:
+            if isinstance(result, Answered):
+                outcomes.append(result.reading)
+            elif isinstance(result, AdjudgeError):
+                outcomes.append(result)
+            else:
+                raise result
+        return Readings(outcomes, _work(sound, [a for a in answers if isinstance(a, Answered)]))
+
+
+def _work(items: Sequence[Prepared], answers: Sequence[Answered]) -> Work:
+    return Work(
+        queue_seconds=max((a.queue_seconds for a in answers), default=0.0),
+        inference_seconds=max((a.inference_seconds for a in answers), default=0.0),
+        input_tokens=sum(item.shared_tokens + item.own_tokens for item in items),
+        image_tokens=sum(item.image_tokens for item in items),
+        computed_tokens=sum(a.reading.computed_tokens for a in answers),
+    )

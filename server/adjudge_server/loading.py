@@ -1,0 +1,33 @@
+"""Builds the critic that a configuration names. Heavy imports happen here, when needed."""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from adjudge_server.config import Config
+from adjudge_server.critic import Critic
+from adjudge_server.critics.fake import FakeCritic
+
+FAMILIES = ("auto", "fake", "llava_onevision")
+
+
+def load_critic(config: Config) -> Critic[Any]:
+    """Raises ValueError for a critic that is not known or a checkpoint that is not sound."""
+    if config.critic not in FAMILIES:
+        raise ValueError(f"--critic {config.critic}: must be one of {', '.join(FAMILIES)}")
+    if config.critic == "fake":
+        return FakeCritic(max_input_tokens=config.max_input_tokens)
+
+    from adjudge_server.critics import llava_loading
+
+    llava_loading.set_threads(config.threads)
+    directory = config.model or Path(str(files("adjudge_server") / "embedded"))
+    if not (directory / "config.json").is_file():
+        raise ValueError(f"--model {directory}: no config.json there")
+    return llava_loading.load(
+        directory,
+        name=config.name or directory.name,
+        device=llava_loading.pick_device() if config.device == "auto" else config.device,
+        dtype=config.dtype,
+        max_input_tokens=config.max_input_tokens,
+    )

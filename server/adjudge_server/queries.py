@@ -1,0 +1,217 @@
+"""From a request's content to queries. Everything malformed ends here, one item at a time."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from adjudge_server.content import Candidate, Pair, Part, Question, Role, WireImage
+from adjudge_server.critic import CriticCard, Query
+from adjudge_server.errors import (
+    AdjudgeError,
+    InvalidRequest,
+    LimitExceeded,
+    UnknownTemplate,
+    UnsupportedContent,
+)
+from adjudge_server.images import Picture
+from adjudge_server.templates import Kind, Template
+
+ReadPicture = Callable[[WireImage], Picture]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may hold; the part of the limits that queries check."""
+
+    max_images: int
+    max_candidates: int
+    max_pairs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question understood: its template, and its prompt as text and decoded pictures."""
+
+    template: Template
+    text: str
+    pictures: tuple[Picture, ...]
+    slots: dict[str, str]
+
+    def query(self, candidates: dict[str, str]) -> Query:
+        rendered = self.template.render({**self.slots, "prompt": self.text, **candidates})
+        identity = "\0".join(
+            [self.template.hash, *(picture.digest for picture in self.pictures), rendered.head]
+        )
+        return Query(
+            template=self.template,
+            text=rendered.text,
+            head=rendered.head,
+            pictures=self.pictures,
+            prompt=self.text,
+            candidates=tuple(candidates.values()),
+            group=hashlib.sha256(identity.encode()).hexdigest(),
+        )
+
+
+def ask(
+    question: Question, kind: Kind, card: CriticCard, limits: Limits, read_picture: ReadPicture
+) -> Asked:
+    """Checks everything in a request that is not a candidate; its errors fail the whole call."""
+    template = _template(question.template, kind, card)
+    text, images = _single_turn(question, template)
+    if images and not card.sees_images:
+        raise UnsupportedContent(f"{card.name} does not see pictures", field=images[0][0])
+    if len(images) > limits.max_images:
+        raise _limit("prompt", "max_images", limits.max_images, len(images))
+    return Asked(
+        template=template,
+        text=text,
+        pictures=tuple(_located(field, read_picture, image) for field, image in images),
+        slots=_optional_slots(question, template),
+    )
+
+
+def candidate_texts(
+    candidates: Sequence[Candidate | AdjudgeError], template: Template, limits: Limits
+) -> list[str | AdjudgeError]:
+    """Each candidate's text, or why it cannot be judged. Raises where their number is wrong."""
+    if not candidates:
+        raise InvalidRequest("there must be at least one candidate", field="candidates")
+    if len(candidates) > limits.max_candidates:
+        raise _limit("candidates", "max_candidates", limits.max_candidates, len(candidates))
+    return [
+        _outcome(partial(_candidate_text, candidate, f"candidates[{i}]", template))
+        for i, candidate in enumerate(candidates)
+    ]
+
+
+def score_queries(asked: Asked, texts: Sequence[str | AdjudgeError]) -> list[Query | AdjudgeError]:
+    """One query per candidate."""
+    return [
+        text if isinstance(text, AdjudgeError) else asked.query({"candidate": text})
+        for text in texts
+    ]
+
+
+def check_pairs(
+    pairs: Sequence[Pair], texts: Sequence[str | AdjudgeError], limits: Limits
+) -> list[Pair | AdjudgeError]:
+    """Each pair, or why it cannot be compared. Raises where there are too many."""
+    if len(pairs) > limits.max_pairs:
+        raise _limit("pairs", "max_pairs", limits.max_pairs, len(pairs))
+    return [
+        _outcome(partial(_check_pair, pair, f"pairs[{i}]", texts)) for i, pair in enumerate(pairs)
+    ]
+
+
+def pair_query(asked: Asked, texts: Sequence[str | AdjudgeError], pair: Pair) -> Query:
+    """The query of a pair that `check_pairs` has passed, in the order given."""
+    first, second = texts[pair.first], texts[pair.second]
+    assert isinstance(first, str) and isinstance(second, str)
+    return asked.query({"first": first, "second": second})
+
+
+def _template(name: str, kind: Kind, card: CriticCard) -> Template:
+    if not name:
+        default = card.default_template(kind)
+        if default is None:
+            raise UnknownTemplate(f"{card.name} has no {kind.value} template", field="template")
+        return default
+    for template in card.templates:
+        if template.name == name and template.kind is kind:
+            return template
+    raise UnknownTemplate(
+        f"no {kind.value} template {name!r}; GetModel lists them", field="template", template=name
+    )
+
+
+def _single_turn(question: Question, template: Template) -> tuple[str, list[tuple[str, WireImage]]]:
+    """The text and the pictures (with their fields) of a prompt of exactly one user turn.
+
+    Where a picture stands among the text is not kept: these templates put pictures first.
+    """
+    if not question.prompt:
+        raise InvalidRequest("the prompt is empty", field="prompt")
+    if len(question.prompt) > 1 or question.prompt[0].role is not Role.USER:
+        raise UnsupportedContent(
+            f"{template.name} takes a prompt of exactly one user turn",
+            field="prompt",
+            template=template.name,
+        )
+    parts = question.prompt[0].parts
+    images = [
+        (f"prompt[0].parts[{i}]", part) for i, part in enumerate(parts) if not isinstance(part, str)
+    ]
+    return _text(parts), images
+
+
+def _optional_slots(question: Question, template: Template) -> dict[str, str]:
+    slots = {}
+    for name, value in (("reference", question.reference), ("rubric", question.rubric)):
+        if value is not None and name not in template.slots:
+            raise UnsupportedContent(
+                f"{template.name} has no place for a {name}", field=name, template=template.name
+            )
+        if value is None and name in template.slots:
+            raise InvalidRequest(f"{template.name} needs a {name}", field=name)
+        if value is not None:
+            slots[name] = value
+    return slots
+
+
+def _candidate_text(candidate: Candidate | AdjudgeError, field: str, template: Template) -> str:
+    if isinstance(candidate, AdjudgeError):
+        raise candidate
+    for i, part in enumerate(candidate.parts):
+        if not isinstance(part, str):
+            raise UnsupportedContent(
+                f"{template.name} has no place for pictures in candidates",
+                field=f"{field}.parts[{i}]",
+                template=template.name,
+            )
+    return _text(candidate.parts)
+
+
+def _check_pair(pair: Pair, field: str, texts: Sequence[str | AdjudgeError]) -> Pair:
+    for side, index in (("first", pair.first), ("second", pair.second)):
+        if index >= len(texts):
+            raise InvalidRequest(
+                f"index {index} of {len(texts)} candidates", field=f"{field}.{side}"
+            )
+        text = texts[index]
+        if isinstance(text, AdjudgeError):
+            raise text
+    if pair.first == pair.second:
+        raise InvalidRequest("a candidate cannot be compared with itself", field=f"{field}.second")
+    return pair
+
+
+def _text(parts: Sequence[Part]) -> str:
+    return "".join(part for part in parts if isinstance(part, str))
+
+
+def _limit(field: str, name: str, maximum: int, actual: int) -> LimitExceeded:
+    return LimitExceeded(
+        f"{actual} is more than {name}, {maximum}",
+        field=field,
+        limit=name,
+        maximum=maximum,
+        actual=actual,
+    )
+
+
+def _located(field: str, read: ReadPicture, image: WireImage) -> Picture:
+    try:
+        return read(image)
+    except AdjudgeError as error:
+        raise error.within(field) from error
+
+
+def _outcome(call: Callable[[], T]) -> T | AdjudgeError:
+    try:
+        return call()
+    except AdjudgeError as error:
+        return error

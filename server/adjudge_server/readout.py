@@ -1,0 +1,124 @@
+"""From log-probabilities to rewards and margins: pure maths that refuses what is no measurement."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adjudge_server.critic import Reading
+from adjudge_server.errors import CriticFailure, OffFormat
+from adjudge_server.templates import Template
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """A pointwise judgement. Scores and deviation in the template's units."""
+
+    reward: float
+    """Expected score: sum(s p(s)) / sum(p(s)) (G-Eval, arXiv 2303.16634)."""
+    mode: float
+    standard_deviation: float
+    valid_mass: float
+    opening_mass: float
+    distribution: tuple[float, ...]
+    """Probability of each of the template's answers given that one of them is spoken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A pairwise judgement. Margins in nats, positive means first."""
+
+    margin: float
+    preference: float
+    first_probability: float
+    second_probability: float
+    tie_probability: float
+    position_bias: float | None
+    """None where only one order was read."""
+    valid_mass: float
+    opening_mass: float
+    within_noise: bool
+
+
+def reward(template: Template, reading: Reading) -> Reward:
+    """The reward that a pointwise reading means.
+
+    Raises CriticFailure for a number that is not finite, OffFormat where the opening or valid mass
+    is under the template's floor.
+    """
+    masses, probabilities = _checked(template, reading)
+    scores = np.array(template.scores)
+    expected = float(scores @ probabilities)
+    variance = float((scores - expected) ** 2 @ probabilities)
+    # Rounding may carry a sum of products past the ends of the range by an ulp.
+    return Reward(
+        reward=min(max(expected, float(scores.min())), float(scores.max())),
+        mode=float(scores[probabilities.argmax()]),
+        standard_deviation=variance**0.5,
+        valid_mass=masses.valid,
+        opening_mass=masses.opening,
+        distribution=tuple(probabilities.tolist()),
+    )
+
+
+def comparison(template: Template, readings: Sequence[Reading], noise_floor: float) -> Comparison:
+    """The comparison that the readings of one pair mean: (a, b), or (a, b) and (b, a).
+
+    Both orders give margin (m(a,b) - m(b,a)) / 2 and position bias (m(a,b) + m(b,a)) / 2, so that
+    swapping the pair negates the margin exactly. The probabilities of the two orders are averaged
+    before anything is decided on them (arXiv 2503.03064). Raises as `reward` does.
+    """
+    read = [_checked(template, reading) for reading in readings]
+    margins = [_margin(reading) for reading in readings]
+    if len(readings) == 1:
+        ((_, probabilities),) = read
+        margin, bias = margins[0], None
+    else:
+        (_, given), (_, swapped) = read
+        probabilities = (given + swapped[[1, 0, 2]]) / 2
+        margin, bias = (margins[0] - margins[1]) / 2, (margins[0] + margins[1]) / 2
+    first, second, tie = probabilities.tolist()
+    return Comparison(
+        margin=margin,
+        preference=min(first + tie / 2, 1.0),
+        first_probability=first,
+        second_probability=second,
+        tie_probability=tie,
+        position_bias=bias,
+        valid_mass=min(masses.valid for masses, _ in read),
+        opening_mass=min(masses.opening for masses, _ in read),
+        within_noise=abs(margin) < noise_floor,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Masses:
+    opening: float
+    valid: float
+
+
+def _checked(template: Template, reading: Reading) -> tuple[_Masses, Floats]:
+    """The masses, and the answers' probabilities given that one of them is spoken."""
+    log_probs = reading.answer_log_probs
+    if not (np.isfinite(reading.opening_mass) and np.isfinite(log_probs).all()):
+        raise CriticFailure("the critic produced a number that is not finite")
+    valid_log_mass = float(np.logaddexp.reduce(log_probs))
+    valid = min(float(np.exp(valid_log_mass)), 1.0)
+    opening = min(reading.opening_mass, 0.0)
+    if opening < template.min_opening_mass or valid < template.min_valid_mass:
+        raise OffFormat(
+            f"the critic would not have answered in the format of {template.name}:"
+            f" opening mass {opening:.3g}, valid mass {valid:.3g}",
+            opening_mass=opening,
+            valid_mass=valid,
+        )
+    probabilities = np.exp(log_probs - valid_log_mass)
+    return _Masses(opening, valid), probabilities / probabilities.sum()
+
+
+def _margin(reading: Reading) -> float:
+    first, second, _ = reading.answer_log_probs.tolist()
+    return float(first - second)

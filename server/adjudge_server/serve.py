@@ -1,0 +1,108 @@
+"""The server's life: listen, load, warm up, serve, drain.
+
+It listens before it loads, so that health checks can tell "starting" from "gone"; until the critic
+has answered its first questions, health says NOT_SERVING and calls fail with NOT_READY.
+"""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from adjudge.v1 import reward_pb2, reward_pb2_grpc
+from adjudge_server.batcher import Batcher
+from adjudge_server.config import Config
+from adjudge_server.judge import Judge
+from adjudge_server.loading import load_critic
+from adjudge_server.service import RewardService
+from adjudge_server.warmup import warm_up
+
+logger = logging.getLogger(__name__)
+
+SERVICE = reward_pb2.DESCRIPTOR.services_by_name["RewardService"].full_name
+
+
+class Server:
+    """A server in this event loop. `start`, then `load`, then `stop`."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.port = 0
+        """The port bound, once started."""
+        self._service = RewardService(config)
+        self._health = health.aio.HealthServicer()
+        self._pool = ThreadPoolExecutor(config.workers, thread_name_prefix="prepare")
+        self._grpc = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", config.max_message_bytes),
+                ("grpc.max_send_message_length", config.max_message_bytes),
+                ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
+            ]
+        )
+
+    async def start(self) -> None:
+        """Binds and answers, NOT_SERVING. Raises RuntimeError where the address cannot be bound."""
+        reward_pb2_grpc.add_RewardServiceServicer_to_server(self._service, self._grpc)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._grpc)
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self.port = self._grpc.add_insecure_port(self.config.listen)
+        await self._grpc.start()
+
+    async def load(self) -> Judge[Any]:
+        """Loads and warms up the critic off the loop, then serves. Raises ValueError."""
+        judge = await asyncio.get_running_loop().run_in_executor(self._pool, self._make_judge)
+        self._service.judge = judge
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        return judge
+
+    async def stop(self) -> None:
+        """Drains: refuses new calls, finishes accepted ones within the grace period."""
+        await self._health.enter_graceful_shutdown()
+        await self._grpc.stop(self.config.drain_seconds)
+        if self._service.judge is not None:
+            self._service.judge.batcher.close()
+        self._pool.shutdown()
+
+    def _make_judge(self) -> Judge[Any]:
+        critic = load_critic(self.config)
+        noise_floor = warm_up(critic)
+        batcher = Batcher(
+            critic.forward,
+            max_batch_tokens=self.config.max_batch_tokens,
+            max_queue_tokens=self.config.max_queue_tokens,
+        )
+        return Judge(critic, batcher, self._pool, noise_floor)
+
+    async def _set_health(self, status: "health_pb2.HealthCheckResponse.ServingStatus") -> None:
+        for name in ("", SERVICE):
+            await self._health.set(name, status)
+
+
+async def serve(config: Config, announce: Callable[[str], None] = print) -> None:
+    """Runs a server until SIGTERM or SIGINT. `announce` gets one line once it is ready."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    server = Server(config)
+    await server.start()
+    loading = asyncio.create_task(server.load())
+    stopped = asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait({loading, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if loading.done():
+            judge = loading.result()
+            host = config.listen.rpartition(":")[0]
+            announce(f"serving {judge.card.name} on {host}:{server.port}")
+            await stopped
+        logger.info("draining")
+    finally:
+        await server.stop()

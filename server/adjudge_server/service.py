@@ -1,0 +1,334 @@
+"""The RPC handlers: each follows one request through its six stages.
+
+1 the handler            protobuf request, read by `wire`
+2 queries                → one Query per candidate or ordered pair; malformed ones end here
+3 judge.prepare          → tokens and tiles, off the loop; too-long ones end here
+4 judge.read → batcher   → the queue; a full one ends here
+5 critic.forward         → log-probabilities, on the model's thread
+6 readout                → reward or comparison → protobuf response
+"""
+
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial, wraps
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+import grpc.aio
+
+from adjudge.v1 import reward_pb2 as pb
+from adjudge.v1 import reward_pb2_grpc as pb_grpc
+from adjudge_server import queries, readout, wire
+from adjudge_server.config import Config
+from adjudge_server.content import Pair, WireImage
+from adjudge_server.critic import Query, Reading
+from adjudge_server.critiques import Ended, Event, Verdict, critique
+from adjudge_server.description import describe
+from adjudge_server.errors import (
+    AdjudgeError,
+    CriticFailure,
+    InvalidRequest,
+    LimitExceeded,
+    NotReady,
+    UnknownModel,
+    UnsupportedOperation,
+    WrongEpoch,
+)
+from adjudge_server.image_store import ImageStore
+from adjudge_server.images import Picture, decode
+from adjudge_server.judge import Judge, Work
+from adjudge_server.queries import Asked
+from adjudge_server.templates import Kind, Template
+
+logger = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Req = TypeVar("Req")
+Res = TypeVar("Res")
+Service = TypeVar("Service")
+
+
+def _unary(
+    handler: Callable[[Service, Req, Context], Awaitable[Res]],
+) -> Callable[[Service, Req, Context], Awaitable[Res]]:
+    """Turns every exception of a handler into a status; a handler never ends without one."""
+
+    @wraps(handler)
+    async def answer(service: Service, request: Req, context: Context) -> Res:
+        try:
+            return await handler(service, request, context)
+        except Exception as error:
+            await _abort(context, error)
+
+    return answer
+
+
+async def _abort(context: Context, error: Exception) -> NoReturn:
+    if not isinstance(error, AdjudgeError):
+        logger.exception("an error that is ours")
+        error = CriticFailure(f"internal error: {type(error).__name__}")
+    details = wire.write_error(error).SerializeToString()
+    await context.abort(
+        error.code, error.message, trailing_metadata=(("grpc-status-details-bin", details),)
+    )
+
+
+class RewardService(pb_grpc.RewardServiceServicer):
+    """Answers NOT_READY until `judge` is set."""
+
+    def __init__(self, config: Config) -> None:
+        self.judge: Judge[Any] | None = None
+        self._config = config
+        self._images = ImageStore(
+            max_bytes=config.max_retained_bytes, max_seconds=config.max_retained_seconds
+        )
+        self._limits = queries.Limits(config.max_images, config.max_candidates, config.max_pairs)
+
+    @_unary
+    async def ScoreCandidates(
+        self, request: pb.ScoreCandidatesRequest, context: Context
+    ) -> pb.ScoreCandidatesResponse:
+        arrived = time.monotonic()
+        judge = self._judge_for(request)
+        _only_direct(request.readout)
+        asked = await self._ask(judge, request, Kind.POINTWISE, context)
+        texts = queries.candidate_texts(wire.read_candidates(request), asked.template, self._limits)
+        items = await judge.prepare(queries.score_queries(asked, texts), _candidate_fields(texts))
+        readings = await judge.read(items, _deadline(context))
+        return pb.ScoreCandidatesResponse(
+            outcomes=[
+                _score_outcome(asked.template, reading, request.include_distribution)
+                for reading in readings.items
+            ],
+            provenance=_provenance(judge, asked.template, readings.work, arrived),
+        )
+
+    @_unary
+    async def CompareCandidates(
+        self, request: pb.CompareCandidatesRequest, context: Context
+    ) -> pb.CompareCandidatesResponse:
+        arrived = time.monotonic()
+        judge = self._judge_for(request)
+        _only_direct(request.readout)
+        asked = await self._ask(judge, request, Kind.PAIRWISE, context)
+        texts = queries.candidate_texts(wire.read_candidates(request), asked.template, self._limits)
+        pairs = queries.check_pairs(wire.read_pairs(request), texts, self._limits)
+        if not pairs:
+            raise InvalidRequest("there must be at least one pair", field="pairs")
+        both = request.order_policy != pb.ORDER_POLICY_AS_GIVEN
+        # Each ordered pair once, so that (a, b) and (b, a) in one request share their readings.
+        orders = dict.fromkeys(
+            order for pair in pairs if isinstance(pair, Pair) for order in _orders(pair, both)
+        )
+        items = await judge.prepare(
+            [queries.pair_query(asked, texts, order) for order in orders],
+            [f"candidates[{order.first}]" for order in orders],
+        )
+        readings = await judge.read(items, _deadline(context))
+        found = dict(zip(orders, readings.items, strict=True))
+        return pb.CompareCandidatesResponse(
+            outcomes=[
+                _compare_outcome(
+                    asked.template,
+                    [pair]
+                    if isinstance(pair, AdjudgeError)
+                    else [found[order] for order in _orders(pair, both)],
+                    judge.noise_floor,
+                )
+                for pair in pairs
+            ],
+            provenance=_provenance(judge, asked.template, readings.work, arrived),
+        )
+
+    async def CritiqueCandidates(
+        self, request: pb.CritiqueCandidatesRequest, context: Context
+    ) -> AsyncIterator[pb.CritiqueCandidatesResponse]:
+        try:
+            async for response in self._critique(request, context):
+                yield response
+        except Exception as error:
+            await _abort(context, error)
+
+    async def _critique(
+        self, request: pb.CritiqueCandidatesRequest, context: Context
+    ) -> AsyncIterator[pb.CritiqueCandidatesResponse]:
+        arrived = time.monotonic()
+        judge = self._judge_for(request)
+        max_tokens = self._critique_tokens(request)
+        kind = Kind.PAIRWISE if request.pairs else Kind.POINTWISE
+        asked = await self._ask(judge, request, kind, context)
+        texts = queries.candidate_texts(wire.read_candidates(request), asked.template, self._limits)
+        items = await judge.prepare(*self._critique_queries(asked, texts, wire.read_pairs(request)))
+        work = Work()
+        for index, item in enumerate(items):
+            if isinstance(item, AdjudgeError):
+                yield pb.CritiqueCandidatesResponse(index=index, error=wire.write_error(item))
+                continue
+            events = critique(judge, asked.template, item, max_tokens, _deadline(context))
+            async for event in events:
+                if isinstance(event, Verdict):
+                    work = work + event.work
+                yield _critique_response(index, event, asked.template, judge.noise_floor)
+        yield pb.CritiqueCandidatesResponse(
+            provenance=_provenance(judge, asked.template, work, arrived)
+        )
+
+    @_unary
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
+        judge = self._judge_named(request.model)
+        return pb.GetModelResponse(model=describe(judge, self._config))
+
+    def _judge_named(self, model: str) -> Judge[Any]:
+        if self.judge is None:
+            raise NotReady("the critic is loading")
+        if model not in ("", self.judge.card.name):
+            raise UnknownModel(f"no model {model!r} is served", field="model", model=model)
+        return self.judge
+
+    def _judge_for(self, request: wire.Request) -> Judge[Any]:
+        judge = self._judge_named(request.model)
+        if request.HasField("expected_epoch") and request.expected_epoch != judge.weights_epoch:
+            raise WrongEpoch(
+                f"the weights epoch is {judge.weights_epoch}",
+                field="expected_epoch",
+                expected=request.expected_epoch,
+                actual=judge.weights_epoch,
+            )
+        return judge
+
+    async def _ask(
+        self, judge: Judge[Any], request: wire.Request, kind: Kind, context: Context
+    ) -> Asked:
+        """Everything in the request but the candidates, pictures decoded; off the loop."""
+        question = wire.read_question(request)
+        read_picture = partial(self._picture, _caller(context))
+        return await judge.aside(
+            partial(queries.ask, question, kind, judge.card, self._limits, read_picture)
+        )
+
+    def _picture(self, caller: str, image: WireImage) -> Picture:
+        found = self._images.resolve(caller, image)
+        return decode(found, max_pixels=self._config.max_image_pixels)
+
+    def _critique_tokens(self, request: pb.CritiqueCandidatesRequest) -> int:
+        maximum = self._config.max_critique_tokens
+        if request.max_critique_tokens > maximum:
+            raise LimitExceeded(
+                f"a critique may have at most {maximum} tokens",
+                field="max_critique_tokens",
+                limit="max_critique_tokens",
+                maximum=maximum,
+                actual=request.max_critique_tokens,
+            )
+        return request.max_critique_tokens or maximum
+
+    def _critique_queries(
+        self, asked: Asked, texts: Sequence[str | AdjudgeError], pairs: Sequence[Pair]
+    ) -> tuple[list[Query | AdjudgeError], list[str]]:
+        """The queries and the fields that name them."""
+        if not pairs:
+            return queries.score_queries(asked, texts), _candidate_fields(texts)
+        checked = queries.check_pairs(pairs, texts, self._limits)
+        return (
+            [
+                pair if isinstance(pair, AdjudgeError) else queries.pair_query(asked, texts, pair)
+                for pair in checked
+            ],
+            [f"pairs[{i}]" for i in range(len(pairs))],
+        )
+
+
+def _only_direct(value: "pb.Readout.ValueType") -> None:
+    if value not in (pb.READOUT_UNSPECIFIED, pb.READOUT_DIRECT):
+        raise UnsupportedOperation(
+            "this template is read directly; CritiqueCandidates reads after a critique",
+            field="readout",
+        )
+
+
+def _orders(pair: Pair, both: bool) -> list[Pair]:
+    return [pair, Pair(pair.second, pair.first)] if both else [pair]
+
+
+def _candidate_fields(texts: Sequence[object]) -> list[str]:
+    return [f"candidates[{i}]" for i in range(len(texts))]
+
+
+def _deadline(context: Context) -> float | None:
+    remaining = context.time_remaining()
+    return None if remaining is None else time.monotonic() + remaining
+
+
+def _caller(context: Context) -> str:
+    """The host of the peer: its port changes with every connection."""
+    return context.peer().rpartition(":")[0]
+
+
+def _score_outcome(
+    template: Template, reading: Reading | AdjudgeError, distribution: bool
+) -> pb.ScoreOutcome:
+    try:
+        if isinstance(reading, AdjudgeError):
+            raise reading
+        reward = readout.reward(template, reading)
+    except AdjudgeError as error:
+        return pb.ScoreOutcome(error=wire.write_error(error))
+    return pb.ScoreOutcome(reward=wire.write_reward(reward, template, distribution=distribution))
+
+
+def _compare_outcome(
+    template: Template, readings: Sequence[Reading | AdjudgeError], noise_floor: float
+) -> pb.CompareOutcome:
+    sound: list[Reading] = []
+    try:
+        for reading in readings:
+            if isinstance(reading, AdjudgeError):
+                raise reading
+            sound.append(reading)
+        comparison = readout.comparison(template, sound, noise_floor)
+    except AdjudgeError as error:
+        return pb.CompareOutcome(error=wire.write_error(error))
+    return pb.CompareOutcome(comparison=wire.write_comparison(comparison))
+
+
+def _critique_response(
+    index: int, event: Event, template: Template, noise_floor: float
+) -> pb.CritiqueCandidatesResponse:
+    if isinstance(event, str):
+        return pb.CritiqueCandidatesResponse(index=index, text=event)
+    if isinstance(event, Ended):
+        reason = pb.END_REASON_LENGTH if event.truncated else pb.END_REASON_COMPLETE
+        end = pb.CritiqueEnd(reason=reason, num_tokens=event.num_tokens)
+        return pb.CritiqueCandidatesResponse(index=index, end=end)
+    if isinstance(event, AdjudgeError):
+        return pb.CritiqueCandidatesResponse(index=index, error=wire.write_error(event))
+    if template.kind is Kind.POINTWISE:
+        scored = _score_outcome(template, event.reading, False)
+        return pb.CritiqueCandidatesResponse(
+            index=index,
+            reward=scored.reward if scored.HasField("reward") else None,
+            error=scored.error if scored.HasField("error") else None,
+        )
+    compared = _compare_outcome(template, [event.reading], noise_floor)
+    return pb.CritiqueCandidatesResponse(
+        index=index,
+        comparison=compared.comparison if compared.HasField("comparison") else None,
+        error=compared.error if compared.HasField("error") else None,
+    )
+
+
+def _provenance(judge: Judge[Any], template: Template, work: Work, arrived: float) -> pb.Provenance:
+    return pb.Provenance(
+        model=judge.card.name,
+        model_fingerprint=judge.card.fingerprint,
+        weights_epoch=judge.weights_epoch,
+        template=template.name,
+        template_hash=template.hash,
+        total_duration=wire.write_duration(time.monotonic() - arrived),
+        queue_duration=wire.write_duration(work.queue_seconds),
+        inference_duration=wire.write_duration(work.inference_seconds),
+        input_tokens=work.input_tokens,
+        image_tokens=work.image_tokens,
+        computed_tokens=work.computed_tokens,
+    )

@@ -1,0 +1,43 @@
+"""Text to token ids, such that no text is ever more than text.
+
+`split_special_tokens=True` is not enough: added tokens that are not marked special (`<think>`,
+`<tool_call>`, `<image>`) are still mapped. So text goes through a copy of the tokenizer from which
+every added token has been removed, and special tokens are put in by id, by us alone.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+
+class TextTokenizer:
+    """A checkpoint's `tokenizer.json`, split into its text part and its special ids."""
+
+    def __init__(self, definition: str) -> None:
+        whole = json.loads(definition)
+        added = {token["content"]: token["id"] for token in whole["added_tokens"]}
+        whole["added_tokens"] = []
+        whole["post_processor"] = None  # would add a beginning-of-text token of its own accord
+        whole["truncation"] = whole["padding"] = None
+        self._tokenizer = Tokenizer.from_str(json.dumps(whole))
+        self.added: Mapping[str, int] = added
+        """Ids of the added tokens by their text."""
+        self.size = max([*added.values(), self._tokenizer.get_vocab_size() - 1]) + 1
+        """Real entries: ids from here on are padding rows of the model's head."""
+
+    @classmethod
+    def from_file(cls, path: Path) -> "TextTokenizer":
+        return cls(path.read_text(encoding="utf-8"))
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the text as one piece. Never split a text before this: BPE merges across seams."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of the ids; special tokens are left out."""
+        plain = [i for i in token_ids if i not in self.added.values()]
+        text: str = self._tokenizer.decode(plain, skip_special_tokens=False)
+        return text
