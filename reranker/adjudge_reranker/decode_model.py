@@ -1,0 +1,69 @@
+"""From the description of a model, as the contract has it, to values."""
+
+from typing import Final
+
+from adjudge.v1 import reward_pb2 as pb
+from adjudge_reranker.decode import seconds
+from adjudge_reranker.encode import READOUTS
+from adjudge_reranker.model_info import Capability, Limits, ModelInfo, Template, TemplateKind
+
+_CAPABILITIES: Final = {
+    pb.CAPABILITY_SCORE: Capability.SCORE,
+    pb.CAPABILITY_COMPARE: Capability.COMPARE,
+    pb.CAPABILITY_CRITIQUE: Capability.CRITIQUE,
+    pb.CAPABILITY_IMAGES: Capability.IMAGES,
+}
+_TEMPLATE_KINDS: Final = {
+    pb.TEMPLATE_KIND_POINTWISE: TemplateKind.POINTWISE,
+    pb.TEMPLATE_KIND_PAIRWISE: TemplateKind.PAIRWISE,
+}
+_READOUTS: Final = {number: readout for readout, number in READOUTS.items()}
+
+
+def model_info(response: pb.GetModelResponse) -> ModelInfo:
+    """Capabilities and readouts newer than this client are left out: it could not use them."""
+    model = response.model
+    return ModelInfo(
+        name=model.name,
+        revision=model.revision,
+        fingerprint=model.fingerprint,
+        weights_epoch=model.weights_epoch,
+        family=model.family,
+        dtype=model.dtype,
+        device=model.device,
+        capabilities=tuple(_CAPABILITIES[c] for c in model.capabilities if c in _CAPABILITIES),
+        templates=tuple(_template(template) for template in model.templates),
+        limits=_limits(model.limits),
+        noise_floor=model.noise_floor if model.HasField("noise_floor") else None,
+        server_version=model.server_version,
+    )
+
+
+def _template(template: pb.Template) -> Template:
+    return Template(
+        name=template.name,
+        version=template.version,
+        hash=template.hash,
+        kind=_TEMPLATE_KINDS.get(template.kind, TemplateKind.UNKNOWN),
+        min_reward=template.min_reward if template.HasField("min_reward") else None,
+        max_reward=template.max_reward if template.HasField("max_reward") else None,
+        answers=tuple(template.answers),
+        accepts_reference=template.accepts_reference,
+        accepts_rubric=template.accepts_rubric,
+        readouts=tuple(_READOUTS[r] for r in template.readouts if r in _READOUTS),
+    )
+
+
+def _limits(limits: pb.Limits) -> Limits:
+    return Limits(
+        max_message_bytes=limits.max_message_bytes,
+        max_image_pixels=limits.max_image_pixels,
+        max_images=limits.max_images,
+        max_candidates=limits.max_candidates,
+        max_pairs=limits.max_pairs,
+        max_input_tokens=limits.max_input_tokens,
+        max_queue_tokens=limits.max_queue_tokens,
+        max_critique_tokens=limits.max_critique_tokens,
+        max_retained_bytes=limits.max_retained_bytes,
+        max_retained_seconds=seconds(limits, "max_retained_duration"),
+    )

@@ -1,0 +1,96 @@
+"""What a server says about the critic it serves."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from adjudge_reranker.types import Readout
+
+
+class Capability(StrEnum):
+    """What a model can be asked for."""
+
+    SCORE = "score"
+    COMPARE = "compare"
+    CRITIQUE = "critique"
+    IMAGES = "images"
+    """Pictures in the prompt."""
+
+
+class TemplateKind(StrEnum):
+    """What a template asks."""
+
+    POINTWISE = "pointwise"
+    """How good is this one?"""
+    PAIRWISE = "pairwise"
+    """Which of these two is better?"""
+    UNKNOWN = "unknown"
+    """Something newer than this client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A critic prompt, and how its answers are read."""
+
+    name: str
+    version: int
+    hash: str
+    """SHA-256, hex, of everything that decides what the critic reads and what is an answer."""
+    kind: TemplateKind
+    min_reward: float | None
+    """None for pairwise templates."""
+    max_reward: float | None
+    """None for pairwise templates."""
+    answers: tuple[str, ...]
+    """Labels of the answers whose probabilities are read."""
+    accepts_reference: bool
+    accepts_rubric: bool
+    readouts: tuple[Readout, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a request may hold; one that exceeds a limit is refused, and the error names it."""
+
+    max_message_bytes: int
+    max_image_pixels: int
+    """Width times height of one picture."""
+    max_images: int
+    """In one prompt."""
+    max_candidates: int
+    max_pairs: int
+    max_input_tokens: int
+    """Of one item as the critic sees it, pictures included."""
+    max_queue_tokens: int
+    """Waiting for the model; over this, calls fail with QUEUE_FULL and are retried."""
+    max_critique_tokens: int
+    max_retained_bytes: int
+    """Of pictures retained for one caller."""
+    max_retained_seconds: float | None
+    """Since a picture's last use."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A critic being served."""
+
+    name: str
+    """What requests call it."""
+    revision: str
+    fingerprint: str
+    """Hex; differs between checkpoints that differ."""
+    weights_epoch: int
+    """Counts weight updates since the server started, from 0."""
+    family: str
+    dtype: str
+    device: str
+    capabilities: tuple[Capability, ...]
+    templates: tuple[Template, ...]
+    """The first of each kind is that kind's default."""
+    limits: Limits
+    noise_floor: float | None
+    """Nats; a smaller margin cannot be told from zero. None if it was not measured."""
+    server_version: str
+
+    def default_template(self, kind: TemplateKind) -> Template | None:
+        """The template of that kind that is used when a call names none."""
+        return next((template for template in self.templates if template.kind is kind), None)
