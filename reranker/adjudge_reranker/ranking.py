@@ -35,6 +35,7 @@ class Scorer(Protocol):
         template: str | None = None,
         reference: str | None = None,
         rubric: str | None = None,
+        model: str | None = None,
         timeout: Timeout = NOT_GIVEN,
     ) -> ScoreResult: ...
 
@@ -50,6 +51,7 @@ class Comparer(Protocol):
         *,
         reference: str | None = None,
         rubric: str | None = None,
+        model: str | None = None,
         timeout: Timeout = NOT_GIVEN,
     ) -> CompareResult: ...
 
@@ -79,6 +81,12 @@ class Ranking(Generic[C]):
     entries: tuple[RankedCandidate[C], ...]
     """All of them: those without a reward come last."""
     provenance: Provenance
+
+    @property
+    def failures(self) -> tuple[RewardError, ...]:
+        """Why candidates have no reward, and why comparisons with the best are missing."""
+        outcomes = [outcome for e in self.entries for outcome in (e.outcome, e.against_best)]
+        return tuple(outcome.error for outcome in outcomes if isinstance(outcome, Failure))
 
     @property
     def best(self) -> RankedCandidate[C]:
@@ -115,6 +123,7 @@ def best_of_n(
     template: str | None = None,
     reference: str | None = None,
     rubric: str | None = None,
+    model: str | None = None,
     timeout: Timeout = NOT_GIVEN,
 ) -> Ranking[C]:
     """Scores the candidates and ranks them: `best_of_n(client, prompt, answers).best.candidate`.
@@ -131,6 +140,7 @@ def best_of_n(
         template=template,
         reference=reference,
         rubric=rubric,
+        model=model,
         timeout=timeout,
     )
     ranking = rank(candidates, result)
@@ -141,7 +151,13 @@ def best_of_n(
     outcomes: Sequence[CompareOutcome]
     try:
         outcomes = comparer.compare(
-            prompt, candidates, pairs, reference=reference, rubric=rubric, timeout=timeout
+            prompt,
+            candidates,
+            pairs,
+            reference=reference,
+            rubric=rubric,
+            model=model,
+            timeout=timeout,
         ).outcomes
     except RewardError as error:
         outcomes = [Failure(error)] * len(pairs)

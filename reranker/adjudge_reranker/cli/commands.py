@@ -1,0 +1,203 @@
+"""The commands and their options."""
+
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from adjudge_reranker.cli import records, tables
+from adjudge_reranker.cli.jobs import BadInput, Job, Source, read_jobs
+from adjudge_reranker.cli.judging import Format, Output, connect, judge_all, show_critique
+from adjudge_reranker.cli.verbs import (
+    Critic,
+    Options,
+    R,
+    Verb,
+    compare_verb,
+    rank_verb,
+    score_verb,
+)
+from adjudge_reranker.client import RewardClient
+from adjudge_reranker.types import OrderPolicy
+
+_PARAGRAPHS = (
+    "Judges candidate responses with the critic of an Adjudge server.",
+    "Give one --prompt with its candidates, or many as JSON lines (--input), each an object with "
+    '"prompt", "candidates", and if you like "images" (paths), "id" (anything; the output repeats '
+    'it) and "pairs" (lists of two indices, for compare and critique --pairwise).',
+    "Exit codes: 0 everything was judged; 1 some items failed and are in the output with their "
+    "reason; 2 usage or bad input; 3 the server is unreachable or not ready; 4 the timeout passed.",
+)
+
+app = typer.Typer(
+    help="\n\n".join(_PARAGRAPHS),
+    no_args_is_help=True,
+    add_completion=False,
+    # Locals would show what is being judged.
+    pretty_exceptions_enable=False,
+)
+
+Candidates = Annotated[
+    list[str] | None, typer.Argument(metavar="CANDIDATE", help="Responses to judge.")
+]
+Prompt = Annotated[str | None, typer.Option(help="What the candidates respond to.")]
+Images = Annotated[
+    list[Path] | None,
+    typer.Option("--image", exists=True, dir_okay=False, help="Picture of the prompt; repeatable."),
+]
+CandidatesFile = Annotated[
+    str | None,
+    typer.Option(
+        "--candidates", help="File with one candidate a line (an empty line is one); - for stdin."
+    ),
+]
+InputFile = Annotated[
+    str | None, typer.Option("--input", help="JSON lines, one prompt each; - for stdin.")
+]
+Server = Annotated[str, typer.Option(envvar="ADJUDGE_SERVER", help="Where the server listens.")]
+TemplateName = Annotated[
+    str | None, typer.Option("--template", help="Critic prompt; see info. Default: the model's.")
+]
+Reference = Annotated[str | None, typer.Option(help="The right answer, if the template takes it.")]
+Rubric = Annotated[str | None, typer.Option(help="What to judge by, if the template takes it.")]
+ModelName = Annotated[
+    str | None, typer.Option("--model", help="Model to ask. Default: the server's.")
+]
+Timeout = Annotated[float, typer.Option(min=0.001, max=86_400, help="Seconds for each call.")]
+OutputFormat = Annotated[
+    Format | None,
+    typer.Option("--format", help="Default: table on a terminal, jsonl otherwise."),
+]
+
+_SERVER = "127.0.0.1:50051"
+
+
+@app.command()
+def score(
+    candidates: Candidates = None,
+    prompt: Prompt = None,
+    image: Images = None,
+    candidates_file: CandidatesFile = None,
+    input_file: InputFile = None,
+    server: Server = _SERVER,
+    template: TemplateName = None,
+    reference: Reference = None,
+    rubric: Rubric = None,
+    model: ModelName = None,
+    timeout: Timeout = 60.0,
+    output_format: OutputFormat = None,
+) -> None:
+    """How good is each candidate by itself?"""
+    jobs = _jobs(Source(prompt, image or (), candidates or (), candidates_file, input_file))
+    verb = score_verb(Options(template, reference, rubric, model))
+    _run(verb, jobs, connect(server, timeout, model)[0], Output(output_format))
+
+
+@app.command()
+def compare(
+    candidates: Candidates = None,
+    prompt: Prompt = None,
+    image: Images = None,
+    candidates_file: CandidatesFile = None,
+    input_file: InputFile = None,
+    server: Server = _SERVER,
+    template: TemplateName = None,
+    reference: Reference = None,
+    rubric: Rubric = None,
+    model: ModelName = None,
+    order: Annotated[OrderPolicy, typer.Option(help="Orders to put a pair in.")] = OrderPolicy.BOTH,
+    timeout: Timeout = 60.0,
+    output_format: OutputFormat = None,
+) -> None:
+    """Which candidate of each pair is better, by how much? Positive margins favour the first."""
+    jobs = _jobs(Source(prompt, image or (), candidates or (), candidates_file, input_file))
+    verb = compare_verb(Options(template, reference, rubric, model), order)
+    _run(verb, _with_pairs(jobs), connect(server, timeout, model)[0], Output(output_format))
+
+
+@app.command()
+def rank(
+    candidates: Candidates = None,
+    prompt: Prompt = None,
+    image: Images = None,
+    candidates_file: CandidatesFile = None,
+    input_file: InputFile = None,
+    server: Server = _SERVER,
+    template: TemplateName = None,
+    reference: Reference = None,
+    rubric: Rubric = None,
+    model: ModelName = None,
+    timeout: Timeout = 60.0,
+    output_format: OutputFormat = None,
+) -> None:
+    """Which candidate is the best? Each is compared with it: positive margins contradict."""
+    jobs = _jobs(Source(prompt, image or (), candidates or (), candidates_file, input_file))
+    verb = rank_verb(Options(template, reference, rubric, model))
+    _run(verb, jobs, connect(server, timeout, model)[0], Output(output_format))
+
+
+@app.command()
+def critique(
+    candidates: Candidates = None,
+    prompt: Prompt = None,
+    image: Images = None,
+    candidates_file: CandidatesFile = None,
+    input_file: InputFile = None,
+    pairwise: Annotated[bool, typer.Option("--pairwise", help="Pairs, not candidates.")] = False,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Length of one critique.")] = None,
+    server: Server = _SERVER,
+    template: TemplateName = None,
+    reference: Reference = None,
+    rubric: Rubric = None,
+    model: ModelName = None,
+    timeout: Timeout = 60.0,
+    output_format: OutputFormat = None,
+) -> None:
+    """What does the critic write about each candidate, or about each pair?"""
+    jobs = _jobs(Source(prompt, image or (), candidates or (), candidates_file, input_file))
+    jobs = _with_pairs(jobs) if pairwise else jobs
+    critic = Critic(Options(template, reference, rubric, model), pairwise, max_tokens)
+    client, _ = connect(server, timeout, model)
+    output = Output(output_format)
+    if output.format is Format.JSONL or len(jobs) > 1:
+        _run(critic.verb(), jobs, client, output)
+    with client:
+        show_critique(jobs[0], critic.events(client, jobs[0]), output)
+    raise typer.Exit(output.exit_code)
+
+
+@app.command()
+def info(
+    server: Server = _SERVER,
+    model: ModelName = None,
+    timeout: Timeout = 60.0,
+    output_format: OutputFormat = None,
+) -> None:
+    """Which critic does the server keep, with which templates and limits?"""
+    output = Output(output_format)
+    client, described = connect(server, timeout, model)
+    client.close()
+    if output.format is Format.JSONL:
+        output.write_record(records.model_record(described))
+    else:
+        output.console.print(tables.model_tables(described))
+
+
+def _jobs(source: Source) -> list[Job]:
+    try:
+        return read_jobs(source)
+    except BadInput as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _with_pairs(jobs: list[Job]) -> list[Job]:
+    for job in jobs:
+        if not job.compared_pairs():
+            raise typer.BadParameter(f"a comparison takes two candidates: {job.prompt!r} has one")
+    return jobs
+
+
+def _run(verb: Verb[R], jobs: list[Job], client: RewardClient, output: Output) -> NoReturn:
+    with client:
+        judge_all(client, verb, jobs, output)
+    raise typer.Exit(output.exit_code)
