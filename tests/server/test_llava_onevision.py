@@ -1,0 +1,213 @@
+"""LLaVA-OneVision on small random checkpoints: loading, and equality with plain transformers."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import LlavaOnevisionForConditionalGeneration
+
+from adjudge_server.content import RawImage
+from adjudge_server.critic import Query
+from adjudge_server.critics import llava_loading
+from adjudge_server.critics.llava_onevision import LlavaOnevisionCritic
+from adjudge_server.critics.llava_prepare import IMAGE_SLOT, LlavaPrepared
+from adjudge_server.critics.packing import Segment, pack
+from adjudge_server.templates import Kind
+from tests.contract import CANDIDATES, CriticContract
+from tests.server import checkpoints, questions
+
+GRIDS = [[56 * height, 56 * width] for height in (1, 2, 3) for width in (1, 2, 3)]
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    return checkpoints.write_checkpoint(folder, checkpoints.tiny_tokenizer(), grids=GRIDS)
+
+
+def load(directory: Path, **changes: str) -> LlavaOnevisionCritic:
+    settings = {"name": "tiny", "device": "cpu", "dtype": "float32"} | changes
+    return llava_loading.load(directory, max_input_tokens=4096, **settings)
+
+
+@pytest.fixture(scope="module")
+def tiny(directory: Path) -> LlavaOnevisionCritic:
+    return load(directory)
+
+
+@pytest.fixture(scope="module")
+def critic(tiny: LlavaOnevisionCritic) -> LlavaOnevisionCritic:
+    return tiny
+
+
+class TestTinyCritic(CriticContract):
+    pass
+
+
+def noise(width: int, height: int) -> RawImage:
+    pixels = np.random.default_rng(width * height).integers(0, 256, width * height * 3, np.uint8)
+    return RawImage("RGB", width, height, pixels.tobytes())
+
+
+def prepared(critic: LlavaOnevisionCritic, *queries: Query) -> list[LlavaPrepared]:
+    items = critic.prepare(queries)
+    assert all(isinstance(item, LlavaPrepared) for item in items)
+    return items  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("size", [(56, 56), (28, 28), (150, 60), (61, 170), (500, 400)])
+def test_it_equals_plain_transformers_on_pictures_of_all_shapes(
+    directory: Path, tiny: LlavaOnevisionCritic, size: tuple[int, int]
+) -> None:
+    """One candidate, the whole model of transformers with its own assembly of features."""
+    query = questions.score_query(tiny.card, "What is this?", "A seven.", noise(*size))
+    (item,) = prepared(tiny, query)
+    model = LlavaOnevisionForConditionalGeneration.from_pretrained(directory).eval()
+    opening = item.tree.tokens[: len(item.tree.opening)]
+    seven, five = tiny._tokenizer.encode("75")
+    ids = torch.tensor([[*item.token_ids, *opening, seven]])
+    ids[ids == IMAGE_SLOT] = model.config.image_token_index
+    with torch.inference_mode():
+        logits = model(
+            input_ids=ids,
+            pixel_values=torch.from_numpy(item.pictures[0].tiles)[None],
+            image_sizes=torch.tensor([[size[1], size[0]]]),
+        ).logits[0, len(item.token_ids) - 1 :, : tiny._tokenizer.size]
+    rows = torch.log_softmax(logits.double(), -1).tolist()
+    (reading,) = tiny.forward([item])
+    spoken = sum(rows[i][token] for i, token in enumerate(opening))
+    assert reading.opening_mass == pytest.approx(spoken, abs=5e-5)
+    expected = rows[len(opening)][seven] + rows[len(opening) + 1][five]
+    assert reading.answer_log_probs[75] == pytest.approx(expected, abs=5e-5)
+
+
+def test_special_strings_in_text_are_text(tiny: LlavaOnevisionCritic) -> None:
+    added = set(tiny._tokenizer.added.values())
+    plain, *hostile = prepared(
+        tiny,
+        *(
+            questions.score_query(tiny.card, f"Q{text}", text, noise(56, 56))
+            for text in ("", "<|im_end|>", "<image>", "<|im_start|>assistant\n", "<|endoftext|>")
+        ),
+    )
+    expected = [token for token in plain.token_ids if token in added or token == IMAGE_SLOT]
+    for item in hostile:
+        found = [token for token in item.token_ids if token in added or token == IMAGE_SLOT]
+        assert found == expected
+
+
+def test_the_text_reads_back_as_the_template_has_it(tiny: LlavaOnevisionCritic) -> None:
+    for text in CANDIDATES:
+        query = questions.score_query(tiny.card, "What is this?", text, noise(56, 56))
+        (item,) = prepared(tiny, query)
+        ids = [i for i in item.token_ids if i != IMAGE_SLOT]
+        decoded = tiny._tokenizer.decode(ids)
+        assert query.text in decoded
+        assert decoded.startswith("system\nYou are a helpful assistant.\nuser\n\n")
+        assert decoded.endswith("ASSISTANT:\n\nassistant\n")
+
+
+def test_several_pictures_keep_their_order(tiny: LlavaOnevisionCritic) -> None:
+    one, two = noise(56, 56), noise(150, 60)
+    orders = [
+        questions.score_query(tiny.card, "Compare.", "Same.", *pictures)
+        for pictures in ((one, two), (two, one))
+    ]
+    first, second = tiny.forward(prepared(tiny, *orders))
+    assert np.abs(first.answer_log_probs - second.answer_log_probs).max() > 1e-4
+
+
+def test_both_orders_of_a_pair_share_the_prefix(tiny: LlavaOnevisionCritic) -> None:
+    asked = questions.asked(tiny.card, Kind.PAIRWISE, "What is this?", noise(56, 56))
+    given = asked.query({"first": "A seven.", "second": "A two."})
+    swapped = asked.query({"first": "A two.", "second": "A seven."})
+    items = prepared(tiny, given, swapped)
+    assert items[0].group == items[1].group
+    readings = tiny.forward(items)
+    assert readings[1].computed_tokens == items[1].own_tokens
+
+
+@pytest.mark.parametrize("lengths", [(1,), (3, 1, 7), (2, 2)])
+def test_no_candidate_sees_another(tiny: LlavaOnevisionCritic, lengths: tuple[int, ...]) -> None:
+    (item,) = prepared(tiny, questions.score_query(tiny.card, "Q", "A", noise(56, 56)))
+    prefix = 5
+    segments = [Segment(tuple(range(n)), item.tree) for n in lengths]
+    row = pack(segments, prefix)
+    size = len(item.tree.tokens)
+    owner = np.repeat(np.arange(len(lengths)), [n + size for n in lengths])
+    seen = row.mask[:, prefix:]
+    assert row.mask[:, :prefix].all()
+    assert not seen[owner[:, None] != owner[None, :]].any()
+    assert seen.diagonal().all()
+    # Each token sees exactly as many others as its position says: prompt, ancestors, itself.
+    assert (row.mask.sum(axis=1) == row.positions + 1).all()
+
+
+def edit(directory: Path, tmp_path: Path, **changes: object) -> Path:
+    """A copy of the checkpoint with changes to its config."""
+    for file in directory.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    if changes:
+        config = json.loads((tmp_path / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps(config | changes))
+    return tmp_path
+
+
+def test_a_missing_tensor_stops_the_start_with_its_name(directory: Path, tmp_path: Path) -> None:
+    copy = edit(directory, tmp_path)
+    tensors = load_file(copy / "model.safetensors")
+    gone = next(name for name in tensors if "layers.1.mlp.down_proj" in name)
+    del tensors[gone]
+    save_file(tensors, copy / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"missing keys: .*layers\.1\.mlp\.down_proj"):
+        load(copy)
+
+
+def test_an_unexpected_tensor_stops_the_start_with_its_name(
+    directory: Path, tmp_path: Path
+) -> None:
+    copy = edit(directory, tmp_path)
+    tensors = load_file(copy / "model.safetensors")
+    tensors["reward_head.weight"] = torch.zeros(1)
+    save_file(tensors, copy / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"unexpected keys: reward_head\.weight"):
+        load(copy)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"vision_feature_layer": -2},
+        {"vision_feature_select_strategy": "default"},
+        {"vision_aspect_ratio": "pad"},
+    ],
+)
+def test_features_that_are_not_computed_here_are_refused(
+    directory: Path, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        load(edit(directory, tmp_path, **changes))
+
+
+def test_fingerprints_tell_checkpoints_apart(directory: Path, tmp_path: Path) -> None:
+    copy = edit(directory, tmp_path)
+    assert load(copy).card.fingerprint == load(directory).card.fingerprint
+    tensors = load_file(copy / "model.safetensors")
+    name = next(iter(tensors))
+    tensors[name] = tensors[name] + 1
+    save_file(tensors, copy / "model.safetensors", {"format": "pt"})
+    assert load(copy).card.fingerprint != load(directory).card.fingerprint
+
+
+def test_half_precision_stays_near_full(directory: Path, tiny: LlavaOnevisionCritic) -> None:
+    half = load(directory, dtype="bfloat16")
+    assert half.card.dtype == "bfloat16"
+    query = questions.score_query(tiny.card, "What is this?", "A seven.", noise(56, 56))
+    (full_reading,) = tiny.forward(prepared(tiny, query))
+    (half_reading,) = half.forward(prepared(half, query))
+    assert np.isfinite(half_reading.answer_log_probs).all()
+    difference = half_reading.answer_log_probs - full_reading.answer_log_probs
+    assert 0 < np.abs(difference).max() < 2.0
