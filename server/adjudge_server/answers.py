@@ -17,7 +17,7 @@ The terminator's probability is never taken as 1 - sum(rest): that cancels (in f
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,10 @@ class AnswerTree:
     """Indices into `reads`: the opening's tokens."""
     wordings: tuple[Wording, ...]
     num_answers: int
+    _sums: "_Sums" = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_sums", _sums(self.wordings, len(self.reads)))
 
     def opening_mass(self, values: Floats) -> float:
         """Log-probability of the opening in nats, from the log-probabilities of `reads`."""
@@ -64,13 +68,41 @@ class AnswerTree:
 
     def answer_log_probs(self, values: Floats) -> Floats:
         """(num_answers,) log-probabilities given the opening, from those of `reads`."""
+        padded = np.concatenate([values, [0.0, -np.inf]])
+        wordings = padded[self._sums.paths].sum(axis=1)
+        wordings += np.logaddexp.reduce(padded[self._sums.terminators], axis=1)
         totals = np.full(self.num_answers, -np.inf)
-        for wording in self.wordings:
-            total = values[list(wording.path)].sum()
-            if wording.terminators:
-                total += np.logaddexp.reduce(values[list(wording.terminators)])
-            totals[wording.answer] = np.logaddexp(totals[wording.answer], total)
+        np.logaddexp.at(totals, self._sums.answers, wordings)
         return totals
+
+
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """The wordings as index arrays, because a loop over 101 of them costs as much as the model.
+
+    Rows are padded: index R, one past the reads, stands for log 1, and R + 1 for log 0.
+    """
+
+    paths: NDArray[np.int64]
+    """(wordings, longest path)"""
+    terminators: NDArray[np.int64]
+    """(wordings, most terminators)"""
+    answers: NDArray[np.int64]
+    """(wordings,) the answer each belongs to."""
+
+
+def _sums(wordings: Sequence[Wording], num_reads: int) -> _Sums:
+    one, zero = num_reads, num_reads + 1
+    return _Sums(
+        paths=_rows([w.path for w in wordings], one),
+        terminators=_rows([w.terminators or (one,) for w in wordings], zero),
+        answers=np.array([w.answer for w in wordings], np.int64),
+    )
+
+
+def _rows(rows: Sequence[Sequence[int]], padding: int) -> NDArray[np.int64]:
+    width = max(map(len, rows))
+    return np.array([[*row, *[padding] * (width - len(row))] for row in rows], np.int64)
 
 
 def answer_tree(

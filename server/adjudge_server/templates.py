@@ -9,7 +9,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from importlib.resources import files
 from typing import Any
@@ -67,12 +67,13 @@ class Template:
     min_valid_mass: float
     """Probability. Below it likewise."""
     readouts: tuple[Readout, ...]
+    hash: str = field(init=False)
+    """Hex SHA-256 of every other field: templates with equal hashes read equal numbers."""
 
-    @property
-    def hash(self) -> str:
-        """Hex SHA-256 of every field: two templates with equal hashes read equal numbers."""
-        fields = json.dumps(asdict(self), sort_keys=True, default=lambda value: value.value)
-        return hashlib.sha256(fields.encode()).hexdigest()
+    def __post_init__(self) -> None:
+        fields = {name: getattr(self, name) for name in self.__slots__ if name != "hash"}
+        canonical = json.dumps(fields, sort_keys=True, default=_plain)
+        object.__setattr__(self, "hash", hashlib.sha256(canonical.encode()).hexdigest())
 
     @property
     def slots(self) -> frozenset[str]:
@@ -89,6 +90,10 @@ class Template:
         filled = [values[piece] if i % 2 else piece for i, piece in enumerate(pieces)]
         first = next(i for i in range(1, len(pieces), 2) if pieces[i] in CANDIDATE_SLOTS)
         return Rendered("".join(filled), "".join(filled[:first]))
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, Enum) else asdict(value)
 
 
 def builtin_templates() -> tuple[Template, ...]:

@@ -93,7 +93,7 @@ class LlavaOnevisionCritic:
         row = pack([Segment(item.token_ids[prefix:], item.tree) for item in group.items], prefix)
         hidden = self._language(
             inputs_embeds=self._embedding(self._tensor(row.token_ids))[None],
-            attention_mask=self._tensor(row.mask)[None, None],
+            attention_mask=self._additive(row.mask),
             position_ids=self._tensor(row.positions)[None],
             cache=cache,
         ).last_hidden_state[0]  # (N, hidden)
@@ -200,6 +200,11 @@ class LlavaOnevisionCritic:
             use_cache=True,
         ).last_hidden_state[0]
         return int(self._logits(hidden)[-1].argmax())
+
+    def _additive(self, mask: Array) -> torch.Tensor:
+        """(1, 1, N, P + N) of a boolean mask. Attention would turn it into this in every layer."""
+        hidden = torch.zeros(mask.shape, dtype=self._dtype, device=self._device)
+        return hidden.masked_fill_(~self._tensor(mask), float("-inf"))[None, None]
 
     def _tensor(self, array: Array) -> torch.Tensor:
         return torch.from_numpy(array).to(self._device)
