@@ -1,0 +1,380 @@
+"""The queue and its one thread, with a forward pass that does as it is told."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adjudge_server.batcher import Batcher
+from adjudge_server.critic import Reading
+from adjudge_server.errors import CriticFailure, DeadlineExceeded, NotReady, OffFormat, QueueFull
+
+PATIENCE = 20.0
+"""Seconds after which a test gives up on something that should have happened."""
+
+
+@dataclass(frozen=True)
+class Item:
+    name: str
+    own_tokens: int = 1
+    shared_tokens: int = 0
+    group: str = "group"
+    image_tokens: int = 0
+
+
+@dataclass
+class Model:
+    """Remembers its batches, fails at the items it is told to fail at."""
+
+    failures: dict[str, Exception] = field(default_factory=dict)
+    batches: list[list[str]] = field(default_factory=list)
+    threads: set[int] = field(default_factory=set)
+    now: float = 0.0
+    seconds_a_batch: float = 0.0
+
+    def clock(self) -> float:
+        return self.now
+
+    def forward(self, batch: Sequence[Item]) -> list[Reading]:
+        self.batches.append([item.name for item in batch])
+        self.threads.add(threading.get_ident())
+        self.now += self.seconds_a_batch
+        for item in batch:
+            if item.name in self.failures:
+                raise self.failures[item.name]
+        return [reading(item.name) for item in batch]
+
+
+def reading(name: str) -> Reading:
+    """A reading that tells whose it is."""
+    return Reading(-1.0, np.frombuffer(name.encode(), np.uint8).astype(np.float64), 1)
+
+
+def name_of(answer: Reading) -> str:
+    return bytes(answer.answer_log_probs.astype(np.uint8)).decode()
+
+
+@contextmanager
+def batching(
+    model: Model, *, max_batch_tokens: int = 100, max_queue_tokens: int = 1000
+) -> Iterator[Batcher[Item]]:
+    batcher: Batcher[Item] = Batcher(
+        model.forward,
+        max_batch_tokens=max_batch_tokens,
+        max_queue_tokens=max_queue_tokens,
+        clock=model.clock,
+    )
+    try:
+        yield batcher
+    finally:
+        batcher.close()
+
+
+@contextmanager
+def held(batcher: Batcher[Item]) -> Iterator[None]:
+    """Keeps the model's thread busy, so that what is submitted meanwhile waits together."""
+    release, taken = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        taken.set()
+        release.wait(PATIENCE)
+
+    done = batcher.call(wait)
+    assert taken.wait(PATIENCE)
+    try:
+        yield
+    finally:
+        release.set()
+        done.result(PATIENCE)
+
+
+def items(names: str, own_tokens: int = 1) -> list[Item]:
+    return [Item(name, own_tokens) for name in names]
+
+
+# Batches ------------------------------------------------------------------------------------------
+
+
+def test_each_item_gets_its_own_reading_in_order() -> None:
+    model = Model()
+    with batching(model, max_batch_tokens=2) as batcher:
+        futures = batcher.submit(items("abcde"))
+        assert [name_of(f.result(PATIENCE).reading) for f in futures] == list("abcde")
+
+
+def test_a_request_without_items_waits_for_nothing() -> None:
+    model = Model()
+    with batching(model) as batcher:
+        assert batcher.submit([]) == []
+    assert model.batches == []
+
+
+def test_requests_that_wait_together_are_answered_together() -> None:
+    model = Model()
+    with batching(model) as batcher, held(batcher):
+        batcher.submit(items("ab"))
+        batcher.submit(items("c"))
+    assert model.batches == [["a", "b", "c"]]
+
+
+def cost(batch: Sequence[Item]) -> int:
+    """Tokens of a batch, what a group shares counted once."""
+    shared = {item.group: item.shared_tokens for item in batch}
+    return sum(item.own_tokens for item in batch) + sum(shared.values())
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 12), st.sampled_from("xyz")), max_size=14),
+    budget=st.integers(1, 30),
+)
+def test_batches_keep_the_order_fill_the_budget_and_count_a_shared_prefix_once(
+    sizes: list[tuple[int, str]], budget: int
+) -> None:
+    shared = {"x": 0, "y": 3, "z": 10}
+    queue = [Item(f"{i}", own, shared[group], group) for i, (own, group) in enumerate(sizes)]
+    model = Model()
+    with batching(model, max_batch_tokens=budget) as batcher:
+        with held(batcher):
+            futures = batcher.submit(queue)
+        for future in futures:
+            future.result(PATIENCE)
+    batches = [[queue[int(name)] for name in batch] for batch in model.batches]
+    assert [item for batch in batches for item in batch] == queue
+    for batch in batches:
+        assert cost(batch) <= budget or len(batch) == 1, "only an item too large for any runs alone"
+    for batch, following in pairwise(batches):
+        assert cost([*batch, following[0]]) > budget, "no room is left unused"
+
+
+def test_a_prefix_shared_across_requests_is_counted_once() -> None:
+    model = Model()
+    with batching(model, max_batch_tokens=12) as batcher, held(batcher):
+        batcher.submit([Item("a", 1, 10)])
+        batcher.submit([Item("b", 1, 10)])
+        batcher.submit([Item("c", 1, 10, group="another")])
+    assert model.batches == [["a", "b"], ["c"]]
+
+
+# The queue's bound --------------------------------------------------------------------------------
+
+
+def test_a_request_that_does_not_fit_is_refused_whole() -> None:
+    model = Model()
+    with batching(model, max_queue_tokens=10) as batcher, held(batcher):
+        batcher.submit(items("a", 6))
+        with pytest.raises(QueueFull) as refused:
+            batcher.submit(items("bc", 3))
+        assert refused.value.metadata["maximum"] == "10"
+        assert batcher.queued_tokens == 6
+        batcher.submit(items("d", 4))
+        assert batcher.queued_tokens == 10
+    assert model.batches == [["a", "d"]]
+    assert batcher.queued_tokens == 0
+
+
+def test_an_empty_queue_accepts_any_request() -> None:
+    model = Model()
+    with batching(model, max_queue_tokens=10) as batcher, held(batcher):
+        (future,) = batcher.submit(items("a", 1000))
+        with pytest.raises(QueueFull):
+            batcher.submit(items("b"))
+    assert name_of(future.result(PATIENCE).reading) == "a"
+
+
+def test_a_full_queue_does_not_refuse_a_request_that_needs_nothing() -> None:
+    """One whose candidates were all malformed: its errors are known already."""
+    with batching(Model(), max_queue_tokens=10) as batcher, held(batcher):
+        batcher.submit(items("a", 1000))
+        assert batcher.submit([]) == []
+
+
+def test_what_was_given_up_makes_room_when_its_turn_comes() -> None:
+    with batching(Model(), max_queue_tokens=10) as batcher:
+        with held(batcher):
+            (future,) = batcher.submit(items("a", 10))
+            future.cancel()
+        batcher.call(lambda: None).result(PATIENCE)
+        assert batcher.queued_tokens == 0
+
+
+# Given up -----------------------------------------------------------------------------------------
+
+
+def test_what_was_cancelled_is_never_computed() -> None:
+    model = Model()
+    with batching(model) as batcher, held(batcher):
+        futures = batcher.submit(items("abc"))
+        assert futures[1].cancel()
+    assert model.batches == [["a", "c"]]
+    with pytest.raises(CancelledError):
+        futures[1].result(0)
+
+
+def test_a_batch_that_was_all_given_up_is_not_computed_and_the_next_is() -> None:
+    model = Model()
+    with batching(model) as batcher:
+        with held(batcher):
+            for future in batcher.submit(items("ab")):
+                future.cancel()
+        (future,) = batcher.submit(items("c"))
+        assert name_of(future.result(PATIENCE).reading) == "c"
+    assert model.batches == [["c"]]
+
+
+def test_what_is_past_its_deadline_fails_and_is_never_computed() -> None:
+    model = Model(now=100.0)
+    with batching(model) as batcher, held(batcher):
+        (late,) = batcher.submit(items("l"), deadline=100.5)
+        (just,) = batcher.submit(items("j"), deadline=101.0)
+        (early,) = batcher.submit(items("e"), deadline=101.5)
+        (patient,) = batcher.submit(items("p"))
+        model.now = 101.0
+    for future in (late, just):
+        with pytest.raises(DeadlineExceeded):
+            future.result(PATIENCE)
+    assert name_of(early.result(PATIENCE).reading) == "e"
+    assert name_of(patient.result(PATIENCE).reading) == "p"
+    assert model.batches == [["e", "p"]]
+
+
+def test_what_was_given_up_takes_no_room_in_a_batch() -> None:
+    model = Model()
+    with batching(model, max_batch_tokens=10) as batcher, held(batcher):
+        _, given_up, _ = batcher.submit([Item("a", 5), Item("b", 5, 50, "b"), Item("c", 5)])
+        given_up.cancel()
+    assert [name for batch in model.batches for name in batch] == ["a", "c"]
+
+
+# Failures -----------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=30)
+@given(bad=st.sets(st.sampled_from("abcdef")), budget=st.integers(1, 6))
+def test_an_exception_costs_only_the_items_that_cause_it(bad: set[str], budget: int) -> None:
+    model = Model(failures={name: ZeroDivisionError(f"secret {name}") for name in bad})
+    with batching(model, max_batch_tokens=budget) as batcher:
+        with held(batcher):
+            futures = batcher.submit(items("abcdef"))
+        for name, future in zip("abcdef", futures, strict=True):
+            if name not in bad:
+                assert name_of(future.result(PATIENCE).reading) == name
+                continue
+            with pytest.raises(CriticFailure) as failed:
+                future.result(PATIENCE)
+            assert "secret" not in failed.value.message
+            assert "ZeroDivisionError" in failed.value.message
+
+
+def test_the_batch_after_a_failed_one_is_answered() -> None:
+    model = Model(failures={"a": RuntimeError()})
+    with batching(model) as batcher:
+        (failed,) = batcher.submit(items("a"))
+        assert isinstance(failed.exception(PATIENCE), CriticFailure)
+        (future,) = batcher.submit(items("b"))
+        assert name_of(future.result(PATIENCE).reading) == "b"
+
+
+def test_a_typed_failure_of_the_critic_stays_what_it_is() -> None:
+    model = Model(failures={"a": OffFormat("not my format")})
+    with batching(model) as batcher:
+        (failed,) = batcher.submit(items("a"))
+        assert failed.exception(PATIENCE) is model.failures["a"]
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 2, 5])
+def test_a_wrong_number_of_readings_answers_nobody(wrong: int) -> None:
+    def forward(batch: Sequence[Item]) -> list[Reading]:
+        return [reading("?")] * (len(batch) + 1 if wrong == 1 else 0 if wrong == 0 else wrong)
+
+    batcher: Batcher[Item] = Batcher(forward, max_batch_tokens=100, max_queue_tokens=100)
+    with held(batcher):
+        futures = batcher.submit(items("abc"))
+    for future in futures:
+        assert isinstance(future.exception(PATIENCE), CriticFailure)
+    batcher.close()
+
+
+def test_items_that_the_critic_confuses_together_are_answered_alone() -> None:
+    def forward(batch: Sequence[Item]) -> list[Reading]:
+        return [reading(batch[0].name)]
+
+    batcher: Batcher[Item] = Batcher(forward, max_batch_tokens=100, max_queue_tokens=100)
+    with held(batcher):
+        futures = batcher.submit(items("abc"))
+    assert [name_of(f.result(PATIENCE).reading) for f in futures] == list("abc")
+    batcher.close()
+
+
+# Other work on the model's thread -----------------------------------------------------------------
+
+
+def test_a_call_runs_in_its_turn_between_batches_on_the_thread_that_runs_them() -> None:
+    model = Model()
+    with batching(model) as batcher:
+        with held(batcher):
+            batcher.submit(items("a"))
+            seen = batcher.call(lambda: (list(model.batches), threading.get_ident()))
+            (last,) = batcher.submit(items("b"))
+        last.result(PATIENCE)
+        batches_before, thread = seen.result(PATIENCE)
+    assert batches_before == [["a"]]
+    assert model.batches == [["a"], ["b"]]
+    assert model.threads == {thread} != {threading.get_ident()}
+
+
+def test_a_call_that_raises_fails_its_future_and_nothing_else() -> None:
+    with batching(Model()) as batcher:
+        failed = batcher.call(lambda: 1 // 0)
+        assert isinstance(failed.exception(PATIENCE), ZeroDivisionError)
+        assert batcher.call(lambda: 7).result(PATIENCE) == 7
+
+
+def test_a_call_that_was_cancelled_does_not_run() -> None:
+    ran: list[str] = []
+    with batching(Model()) as batcher:
+        with held(batcher):
+            batcher.call(lambda: ran.append("cancelled")).cancel()
+            kept = batcher.call(lambda: ran.append("kept"))
+        kept.result(PATIENCE)
+    assert ran == ["kept"]
+
+
+# Closing and measuring ----------------------------------------------------------------------------
+
+
+def test_close_finishes_what_was_accepted_and_then_refuses() -> None:
+    model = Model()
+    with batching(model, max_batch_tokens=1) as batcher:
+        with held(batcher):
+            futures = batcher.submit(items("abc"))
+            called = batcher.call(lambda: "done")
+            closing = threading.Thread(target=batcher.close)
+            closing.start()
+        closing.join(PATIENCE)
+        assert not closing.is_alive()
+        assert [name_of(f.result(0).reading) for f in futures] == list("abc")
+        assert called.result(0) == "done"
+        with pytest.raises(NotReady):
+            batcher.submit(items("d"))
+        with pytest.raises(NotReady):
+            batcher.call(lambda: None)
+    assert model.batches == [["a"], ["b"], ["c"]]
+
+
+def test_times_are_those_of_waiting_and_of_the_whole_batch() -> None:
+    model = Model(now=10.0, seconds_a_batch=0.5)
+    with batching(model, max_batch_tokens=2) as batcher:
+        with held(batcher):
+            futures = batcher.submit(items("abc"))
+            model.now = 12.0
+        answers = [future.result(PATIENCE) for future in futures]
+    assert [a.queue_seconds for a in answers] == [2.0, 2.0, 2.5]
+    assert [a.inference_seconds for a in answers] == [0.5, 0.5, 0.5]

@@ -1,0 +1,415 @@
+"""The stream of a critique: what comes, in which order, and where the number is read."""
+
+import threading
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+import grpc
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adjudge.v1 import reward_pb2 as pb
+from adjudge.v1.reward_pb2_grpc import RewardServiceStub
+from adjudge_server.critic import Written
+from adjudge_server.critics import fake
+from adjudge_server.critics.fake import FakeCritic
+from adjudge_server.serve import Server
+from adjudge_server.templates import Kind, Template, builtin_templates
+from adjudge_server.verdict import locate
+from tests.conftest import Launch, stub
+from tests.server.test_service import (
+    LONG,
+    candidate,
+    compare_request,
+    comparisons,
+    complaints,
+    critique_request,
+    encoded,
+    failure,
+    noise,
+    score_request,
+    scores,
+)
+
+POINTWISE, PAIRWISE = builtin_templates()
+Events = list[pb.CritiqueCandidatesResponse]
+
+
+@pytest.fixture(scope="module")
+def service(fake_server: Server) -> Iterator[RewardServiceStub]:
+    with stub(fake_server) as service:
+        yield service
+
+
+def critiques(service: RewardServiceStub, request: pb.CritiqueCandidatesRequest) -> list[Events]:
+    """The events of each item that had any, in the order of the stream; without the provenance,
+    which must be the last message and come once."""
+    *events, last = service.CritiqueCandidates(request)
+    assert last.WhichOneof("event") == "provenance"
+    assert all(event.WhichOneof("event") not in ("provenance", None) for event in events)
+    items = [list(group) for _, group in groupby(events, key=lambda event: event.index)]
+    indices = [item[0].index for item in items]
+    assert indices == sorted(set(indices)), "items come one after the other"
+    return items
+
+
+def kinds(events: Events) -> list[str]:
+    """What happened, runs of text as one."""
+    return [kind for kind, _ in groupby(str(event.WhichOneof("event")) for event in events)]
+
+
+def written(events: Events) -> str:
+    return "".join(event.text for event in events)
+
+
+def number(events: Events) -> tuple[int, Any]:
+    """Where in the item's events the number stands, and the number."""
+    ((place, event),) = [
+        (i, event)
+        for i, event in enumerate(events)
+        if event.HasField("reward") or event.HasField("comparison")
+    ]
+    return place, getattr(event, str(event.WhichOneof("event")))
+
+
+# The stream ---------------------------------------------------------------------------------------
+
+
+def test_each_item_is_text_then_its_number_then_more_text_then_the_end(
+    service: RewardServiceStub,
+) -> None:
+    items = critiques(service, critique_request("a", "b", "c"))
+    assert [item[0].index for item in items] == [0, 1, 2]
+    assert [kinds(item) for item in items] == [["text", "reward", "text", "end"]] * 3
+
+
+def test_pairs_are_criticised_in_the_order_given(service: RewardServiceStub) -> None:
+    items = critiques(service, critique_request("a", "b", pairs=[(1, 0), (0, 1)]))
+    assert [kinds(item) for item in items] == [["text", "comparison", "text", "end"]] * 2
+
+
+@pytest.mark.parametrize(("pairs", "template"), [([], POINTWISE), ([(0, 1), (1, 0)], PAIRWISE)])
+def test_the_number_follows_the_very_text_that_completed_the_verdict(
+    service: RewardServiceStub, pairs: list[tuple[int, int]], template: Template
+) -> None:
+    for item in critiques(service, critique_request("a", "b", pairs=pairs)):
+        place, _ = number(item)
+        before = item[:place]
+        assert locate(template, written(before), ended=False) is not None
+        assert locate(template, written(before[:-1]), ended=False) is None
+
+
+def test_the_reward_is_the_one_read_directly(service: RewardServiceStub) -> None:
+    """True of the fake critic, which is not swayed by its own words."""
+    items = critiques(service, critique_request("a", "b"))
+    direct = [outcome.reward for outcome in scores(service, "a", "b")]
+    assert [number(item)[1] for item in items] == direct
+
+
+def test_the_comparison_is_the_one_of_that_single_order(service: RewardServiceStub) -> None:
+    pairs = [(0, 1), (1, 0), (2, 1)]
+    items = critiques(service, critique_request("a", "b", "c", pairs=pairs))
+    found = [number(item)[1] for item in items]
+    assert found == comparisons(
+        service, "a", "b", "c", pairs=pairs, order_policy=pb.ORDER_POLICY_AS_GIVEN
+    )
+    assert not any(comparison.HasField("position_bias") for comparison in found)
+
+
+def test_the_verdict_in_words_is_the_most_probable_answer(service: RewardServiceStub) -> None:
+    (item,) = critiques(service, critique_request("a"))
+    _, reward = number(item)
+    assert written(item).startswith(f"Score: {reward.mode:g}. ")
+
+
+def test_the_end_counts_the_tokens_written(service: RewardServiceStub) -> None:
+    (item,) = critiques(service, critique_request("a"))
+    assert item[-1].end.reason == pb.END_REASON_COMPLETE
+    assert item[-1].end.num_tokens == len(written(item).split())
+
+
+def test_provenance_names_the_template_and_counts_what_was_read(service: RewardServiceStub) -> None:
+    *_, last = service.CritiqueCandidates(critique_request("a", "b"))
+    direct = service.ScoreCandidates(score_request("a", "b")).provenance
+    assert last.provenance.model_fingerprint == direct.model_fingerprint
+    assert last.provenance.template_hash == direct.template_hash
+    assert last.provenance.input_tokens >= direct.input_tokens
+    assert 0 < last.provenance.computed_tokens <= last.provenance.input_tokens
+
+
+def test_provenance_counts_an_item_whose_critique_had_no_verdict(
+    service: RewardServiceStub,
+) -> None:
+    *_, last = service.CritiqueCandidates(critique_request("a", max_critique_tokens=1))
+    assert last.provenance.input_tokens > 0, "the critic did see the item"
+
+
+# Where it ends early ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pairs", [[], [(0, 1)]])
+def test_a_critique_cut_off_before_its_verdict_is_an_error_and_no_number(
+    service: RewardServiceStub, pairs: list[tuple[int, int]]
+) -> None:
+    request = critique_request("a", "b", pairs=pairs, max_critique_tokens=1)
+    for item in critiques(service, request):
+        assert kinds(item) == ["text", "error", "end"]
+        found = failure(item[-2].error)
+        assert found.code is grpc.StatusCode.FAILED_PRECONDITION
+        assert found.reason == "VERDICT_NOT_FOUND"
+        assert item[-1].end.reason == pb.END_REASON_LENGTH
+        assert item[-1].end.num_tokens == 1
+
+
+def test_a_verdict_just_before_the_cut_is_read(service: RewardServiceStub) -> None:
+    (whole,) = critiques(service, critique_request("a"))
+    (cut,) = critiques(service, critique_request("a", max_critique_tokens=2))
+    assert kinds(cut) == ["text", "reward", "end"]
+    assert number(cut) == number(whole)
+    assert cut[-1].end.reason == pb.END_REASON_LENGTH
+
+
+def writes(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    """Puts words into the fake critic's mouth, one token each."""
+
+    def critique(self: FakeCritic, item: object, max_tokens: int) -> Iterator[Written]:
+        yield from (Written(token, word) for token, word in enumerate(words[:max_tokens]))
+
+    monkeypatch.setattr(FakeCritic, "critique", critique)
+
+
+@pytest.mark.parametrize("words", [(), ("I would rather not say.",), ("The score is 85.",)])
+def test_a_critique_without_a_verdict_is_complete_and_an_error(
+    service: RewardServiceStub, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    writes(monkeypatch, *words)
+    (item,) = critiques(service, critique_request("a"))
+    assert kinds(item) == [*["text"] * bool(words), "error", "end"]
+    assert failure(item[-2].error).reason == "VERDICT_NOT_FOUND"
+    assert item[-1].end.reason == pb.END_REASON_COMPLETE
+    assert item[-1].end.num_tokens == len(words)
+
+
+def test_a_verdict_at_the_very_end_is_read_when_the_critic_has_ended(
+    service: RewardServiceStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes(monkeypatch, "Seven, I think. ", "Score", ": ", "8", "5")
+    (item,) = critiques(service, critique_request("a"))
+    assert kinds(item) == ["text", "reward", "end"]
+    assert written(item).endswith("Score: 85")
+
+
+def test_a_score_is_not_taken_for_its_first_digit(
+    service: RewardServiceStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes(monkeypatch, "Score: ", "8", "5", ".", " Good.")
+    (item,) = critiques(service, critique_request("a"))
+    place, _ = number(item)
+    assert written(item[:place]) == "Score: 85."
+
+
+def test_only_the_first_verdict_is_read(
+    service: RewardServiceStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes(monkeypatch, "Score: 10.", " No, Score: 90.", " Score: 95.")
+    (item,) = critiques(service, critique_request("a"))
+    place, _ = number(item)
+    assert written(item[:place]) == "Score: 10."
+
+
+def test_tokens_that_add_no_text_are_counted_and_not_sent(
+    service: RewardServiceStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes(monkeypatch, "", "é", "", " Score: 7.")
+    (item,) = critiques(service, critique_request("a"))
+    assert [event.text for event in item if event.HasField("text")] == ["é", " Score: 7."]
+    assert item[-1].end.num_tokens == 4
+
+
+# A bad item costs its neighbours nothing ----------------------------------------------------------
+
+
+def test_a_bad_candidate_is_one_error_in_its_place(
+    launch: Launch, caplog: pytest.LogCaptureFixture
+) -> None:
+    request = critique_request("a", "b", "c", "d")
+    request.candidates[1].CopyFrom(candidate(encoded(noise(4, 4))))
+    request.candidates[2].CopyFrom(candidate(LONG))
+    with stub(launch(critic="fake", max_input_tokens=150)) as service:
+        first, pictured, too_long, last = critiques(service, request)
+        sound = critiques(service, critique_request("a", "d"))
+    assert [number(item)[1] for item in (first, last)] == [number(item)[1] for item in sound]
+    assert kinds(pictured) == kinds(too_long) == ["error"]
+    found = failure(pictured[0].error), failure(too_long[0].error)
+    assert [f.reason for f in found] == ["UNSUPPORTED_CONTENT", "INPUT_TOO_LONG"]
+    assert [f.field for f in found] == ["candidates[1].parts[0]", "candidates[2]"]
+    assert complaints(caplog) == []
+
+
+def test_a_bad_pair_is_one_error_in_its_place(service: RewardServiceStub) -> None:
+    items = critiques(service, critique_request("a", "b", pairs=[(0, 2), (0, 1), (1, 1)]))
+    assert [kinds(item)[-1] for item in items] == ["error", "end", "error"]
+    found = failure(items[0][0].error), failure(items[2][0].error)
+    assert [f.field for f in found] == ["pairs[0].second", "pairs[2].second"]
+
+
+def test_a_reading_that_is_no_measurement_is_an_error_in_the_place_of_the_number(
+    service: RewardServiceStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake, "OPENING_MASS", -10.0)
+    for item in critiques(service, critique_request("a", "b")):
+        assert kinds(item) == ["text", "error", "text", "end"]
+        (error,) = [event.error for event in item if event.HasField("error")]
+        assert failure(error).reason == "OFF_FORMAT"
+
+
+@pytest.mark.parametrize("tokens", [0, 3])
+def test_a_critic_that_fails_while_it_writes_fails_that_item_only(
+    service: RewardServiceStub, monkeypatch: pytest.MonkeyPatch, tokens: int
+) -> None:
+    sound = critiques(service, critique_request("a", "b"))
+    honest = FakeCritic.critique
+
+    def critique(self: FakeCritic, item: Any, max_tokens: int) -> Iterator[Written]:
+        if "poison" not in item.query.candidates:
+            yield from honest(self, item, max_tokens)
+        else:
+            yield from honest(self, item, tokens)
+            raise RuntimeError("out of memory at poison")
+
+    monkeypatch.setattr(FakeCritic, "critique", critique)
+    first, poisoned, last = critiques(service, critique_request("a", "poison", "b"))
+    assert [number(item) for item in (first, last)] == [number(item) for item in sound]
+    (error,) = [event.error for event in poisoned if event.HasField("error")]
+    assert failure(error).reason == "CRITIC_FAILURE"
+    assert "poison" not in error.message
+
+
+def test_a_critique_given_up_stops_and_is_no_complaint_in_the_log(
+    service: RewardServiceStub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The critic would write for ever, and so would the last request wait for ever."""
+    with monkeypatch.context() as patched:
+        patched.setattr(FakeCritic, "critique", endless)
+        streams = [service.CritiqueCandidates(critique_request("a", "b")) for _ in range(3)]
+        for stream in streams:
+            assert next(stream).text == "and "
+            stream.cancel()
+    assert kinds(critiques(service, critique_request("a"))[0])[-1] == "end"
+    assert complaints(caplog) == []
+
+
+def endless(self: FakeCritic, item: object, max_tokens: int) -> Iterator[Written]:
+    while True:
+        yield Written(0, "and ")
+
+
+def test_the_iterator_of_a_critique_given_up_is_closed_on_the_models_thread(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may hold keys and values: they must not wait for the next caller to be freed."""
+    closed = threading.Event()
+    threads: list[str] = []
+
+    def critique(self: FakeCritic, item: object, max_tokens: int) -> Iterator[Written]:
+        try:
+            yield from endless(self, item, max_tokens)
+        finally:
+            threads.append(threading.current_thread().name)
+            closed.set()
+
+    monkeypatch.setattr(FakeCritic, "critique", critique)
+    with stub(launch(critic="fake")) as service:
+        stream = service.CritiqueCandidates(critique_request("a"))
+        assert next(stream).text == "and "
+        stream.cancel()
+        assert closed.wait(3)
+    assert threads == ["model"]
+
+
+def test_scores_are_answered_while_a_critique_is_being_written(
+    service: RewardServiceStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored = threading.Event()
+
+    def critique(self: FakeCritic, item: object, max_tokens: int) -> Iterator[Written]:
+        while not scored.is_set():
+            yield Written(0, "and ")
+
+    monkeypatch.setattr(FakeCritic, "critique", critique)
+    stream = service.CritiqueCandidates(critique_request("a", max_critique_tokens=1024), timeout=20)
+    assert next(stream).text == "and "
+    assert service.CompareCandidates(compare_request("a", "b"), timeout=20).outcomes
+    scored.set()
+    assert [event.WhichOneof("event") for event in stream][-3:] == ["error", "end", "provenance"]
+
+
+# Where the verdict stands -------------------------------------------------------------------------
+
+few = settings(deadline=None, max_examples=60)
+FORMS = [form for answer in PAIRWISE.answers for form in answer.forms]
+prose = st.text(alphabet="abc ,\n[]", max_size=20)
+
+
+@few
+@given(
+    before=prose, score=st.integers(0, 100), after=st.sampled_from([".", "\n", "]", " ", ",", "."])
+)
+def test_a_score_is_a_verdict_only_once_something_follows_it(
+    before: str, score: int, after: str
+) -> None:
+    text = f"{before}Score: {score}"
+    assert locate(POINTWISE, text, ended=False) is None
+    assert locate(POINTWISE, text, ended=True) == len(before)
+    assert locate(POINTWISE, text + after, ended=False) == len(before)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "85.",
+        "The score is 85.",
+        "score: 85.",
+        "Score:85.",
+        "Score: ",
+        "Score: 101.",
+        "Score: 850.",
+        "Score: 8a.",
+        "Score: eighty.",
+        "Score: -5.",
+        "Score: 085.",
+    ],
+)
+def test_what_is_not_the_templates_form_is_no_verdict(text: str, ended: bool) -> None:
+    assert locate(POINTWISE, text, ended=ended) is None
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_sentence_of_a_pairwise_template_is_a_verdict(form: str) -> None:
+    assert PAIRWISE.kind is Kind.PAIRWISE
+    assert locate(PAIRWISE, f"Well. {form}", ended=False) is None
+    assert locate(PAIRWISE, f"Well. {form}", ended=True) == 6
+    assert locate(PAIRWISE, f"Well. {form}.", ended=False) == 6
+    assert locate(PAIRWISE, f"Well. {form}x", ended=True) is None
+    assert locate(PAIRWISE, form[:-1], ended=True) is None
+
+
+@few
+@given(
+    pieces=st.lists(
+        st.sampled_from(["Score: ", "8", "5", "100", ".", " ", "\n", "x", *FORMS]), max_size=12
+    ),
+    template=st.sampled_from([POINTWISE, PAIRWISE]),
+)
+def test_a_verdict_once_found_stays_where_it_is(pieces: list[str], template: Template) -> None:
+    text = "".join(pieces)
+    found = [locate(template, text[:end], ended=False) for end in range(len(text) + 1)]
+    places = [place for place in found if place is not None]
+    assert len(set(places)) <= 1
+    assert found == [None] * (len(found) - len(places)) + places, "and is not lost again"
+    if places:
+        assert locate(template, text, ended=True) == places[0]
