@@ -156,9 +156,7 @@ def test_a_wrong_epoch_is_refused(client: RewardClient) -> None:
     assert caught.value.metadata["expected"] == "7"
 
 
-@pytest.mark.parametrize(
-    "candidates", ["abc", b"abc", [1], [b"abc"], [None], [["a", 1]]], ids=repr
-)
+@pytest.mark.parametrize("candidates", ["abc", b"abc", [1], [b"abc"], [None], [["a", 1]]], ids=repr)
 def test_candidates_of_the_wrong_type_are_a_type_error(
     client: RewardClient, candidates: object
 ) -> None:

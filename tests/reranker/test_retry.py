@@ -1,6 +1,7 @@
 """The one retry mechanism, with a clock that only sleeping moves."""
 
 import asyncio
+import contextlib
 
 import grpc
 import pytest
@@ -149,20 +150,16 @@ def test_the_asyncio_twin_makes_the_same_pauses(asked, timeout) -> None:
 
     blocking, other = Time(), Time()
     attempt, budget = attempts(blocking)
-    try:
+    with contextlib.suppress(ServerUnavailable):
         run(attempt, budget, blocking.sleep)
-    except ServerUnavailable:
-        pass
 
     attempt, budget = attempts(other)
 
     async def ask(remaining: float | None) -> str:
         return attempt(remaining)
 
-    try:
+    with contextlib.suppress(ServerUnavailable):
         asyncio.run(run_async(ask, budget, other.sleep_async))
-    except ServerUnavailable:
-        pass
     assert other.pauses == blocking.pauses
 
 
