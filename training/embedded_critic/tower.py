@@ -1,0 +1,151 @@
+"""Stage one: the vision tower learns to read digits, alone.
+
+Trained jointly from nothing, the language model spends its whole budget learning to ignore an image
+that means nothing yet. So the tower first becomes a classifier and is then frozen.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import SiglipVisionConfig, SiglipVisionModel
+
+from embedded_critic.digits import Digits
+from embedded_critic.parallel import average_gradients
+from embedded_critic.pictures import (
+    PATCH,
+    TILE,
+    Picture,
+    Tiles,
+    plain_picture,
+    tiles,
+    varied_picture,
+)
+
+BATCH = 64  # per process
+PEAK_RATE = 1.5e-3
+NUM_CLASSES = 12  # ten digits; dark on light, light on dark
+
+
+def tower_config() -> SiglipVisionConfig:
+    return SiglipVisionConfig(
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        image_size=TILE,
+        patch_size=PATCH,
+        vision_use_head=False,
+    )
+
+
+def to_pixel_values(grey: NDArray[np.uint8]) -> Tensor:
+    """(n, 56, 56) bytes to (n, 3, 56, 56) in [-1, 1]."""
+    scaled = (torch.from_numpy(grey).float() / 255 - 0.5) / 0.5
+    return scaled[:, None].expand(-1, 3, -1, -1)
+
+
+def features(tower: SiglipVisionModel, pixel_values: Tensor) -> Tensor:
+    """(n, 16, hidden): the last layer's output before the final norm, as LLaVA-OneVision has it."""
+    outputs = tower(pixel_values=pixel_values, output_hidden_states=True)
+    states: Tensor = outputs.hidden_states[-1]
+    return states
+
+
+def class_loss(head: nn.Linear, states: Tensor, digits: Tensor, dark: Tensor) -> Tensor:
+    """Cross-entropy of the pooled guess and of every patch's own guess.
+
+    Every patch must know the digit, because every patch becomes a token of the language model.
+    """
+    logits = head(states)  # (n, 16, 12)
+    total = torch.zeros(())
+    for guess, weight in ((logits.mean(1, keepdim=True), 1.0), (logits, 0.5)):
+        n = guess.shape[1]
+        total = total + weight * F.cross_entropy(
+            guess[..., :10].flatten(0, 1), digits.repeat_interleave(n), label_smoothing=0.05
+        )
+        total = total + 0.3 * weight * F.cross_entropy(
+            guess[..., 10:].flatten(0, 1), dark.repeat_interleave(n)
+        )
+    return total
+
+
+def random_views(
+    digits: Digits, count: int, rng: np.random.Generator
+) -> list[tuple[Picture, Tiles]]:
+    chosen = rng.integers(0, len(digits), count)
+    pictures = [varied_picture(digits.pixels[i], int(digits.labels[i]), rng) for i in chosen]
+    return [(picture, tiles(picture.image)) for picture in pictures]
+
+
+def accuracy(tower: SiglipVisionModel, head: nn.Linear, held_out: Digits) -> float:
+    """Share of the held-out digits, as the data set has them, that the classifier reads."""
+    grey = np.concatenate([tiles(plain_picture(p, 0).image).grey[:1] for p in held_out.pixels])
+    with torch.no_grad():
+        logits = head(features(tower, to_pixel_values(grey))).mean(1)[:, :10]
+    return float((logits.argmax(1).numpy() == held_out.labels).mean())
+
+
+def train_tower(
+    training: Digits,
+    held_out: Digits,
+    *,
+    steps: int,
+    seed: int,
+    rank: int,
+    save: Callable[[SiglipVisionModel, nn.Linear], None],
+    log: Callable[[str], None],
+) -> tuple[SiglipVisionModel, nn.Linear]:
+    """Trains tower and classifier head; `save` is called now and then, on rank 0."""
+    torch.manual_seed(seed)
+    tower = SiglipVisionModel(tower_config())
+    head = nn.Linear(128, NUM_CLASSES)
+    parameters = [*tower.parameters(), *head.parameters()]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=PEAK_RATE, weight_decay=0.05, betas=(0.9, 0.98), fused=True
+    )
+    rng = np.random.default_rng([seed, rank, 1])
+    began = time.monotonic()
+    for step in range(steps):
+        warm = min(1.0, (step + 1) / 100)
+        rate = PEAK_RATE * warm * (0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * step / steps)))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        views = random_views(training, BATCH, rng)
+        # One tile of each view: the other is nearly the same picture.
+        grey = np.stack([t.grey[rng.integers(0, 2)] for _, t in views])
+        states = features(tower, to_pixel_values(grey))
+        labels = torch.tensor([p.digit for p, _ in views])
+        dark = torch.tensor([int(p.dark_on_light) for p, _ in views])
+        loss = class_loss(head, states, labels, dark)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        average_gradients(parameters)
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        if rank == 0 and (step % 200 == 0 or step == steps - 1):
+            right = accuracy(tower, head, held_out)
+            seconds = time.monotonic() - began
+            log(f"tower step {step} loss {loss.item():.3f} held-out {right:.4f} {seconds:.0f} s")
+            save(tower, head)
+    return tower, head
+
+
+def load_tower(path: Path) -> tuple[SiglipVisionModel, nn.Linear]:
+    """What `save_tower` wrote."""
+    state = torch.load(path, weights_only=True)
+    tower = SiglipVisionModel(tower_config())
+    tower.load_state_dict(state["tower"])
+    head = nn.Linear(128, NUM_CLASSES)
+    head.load_state_dict(state["head"])
+    return tower, head
+
+
+def save_tower(path: Path, tower: SiglipVisionModel, head: nn.Linear) -> None:
+    torch.save({"tower": tower.state_dict(), "head": head.state_dict()}, path)
