@@ -1,6 +1,7 @@
 """The command, as scripts and people use it."""
 
 import json
+import queue
 import subprocess
 import sys
 import threading
@@ -280,6 +281,25 @@ def test_a_server_that_goes_away_ends_the_run_with_3(script: ScriptedService) ->
     assert result.exit_code == 3
     assert [record["rewards"] for record in records(result)] == [[None]]
     assert "49 prompts were not judged" in result.stderr
+
+
+def test_what_is_still_under_way_when_the_run_ends_is_cancelled(script: ScriptedService) -> None:
+    all_arrived = threading.Barrier(3)
+    was_cancelled = queue.SimpleQueue[bool]()
+
+    def step(request: Any, context: Any) -> pb.ScoreCandidatesResponse:
+        cancelled = threading.Event()
+        context.add_callback(cancelled.set)
+        all_arrived.wait(20)
+        if request.candidates[0].parts[0].text == "first":
+            busy(retry_after=3600.0)(request, context)
+        was_cancelled.put(cancelled.wait(20))
+        return good_scores(request, context)
+
+    script.plan(describes_itself, *[step] * 3)
+    jobs = [{"prompt": "a", "candidates": [name]} for name in ("first", "second", "third")]
+    assert invoke(script.address, "score", "--input", "-", stdin=lines(*jobs)).exit_code == 3
+    assert [was_cancelled.get(timeout=20) for _ in range(2)] == [True, True]
 
 
 def test_candidates_have_no_power_over_the_terminal(run: Run) -> None:

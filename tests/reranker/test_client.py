@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from adjudge.v1 import reward_pb2 as pb
 from adjudge_reranker import (
     Comparison,
     CritiqueEnd,
@@ -15,6 +16,7 @@ from adjudge_reranker import (
     Message,
     OrderPolicy,
     Provenance,
+    Readout,
     RequestRefused,
     Reward,
     RewardClient,
@@ -22,6 +24,7 @@ from adjudge_reranker import (
     to_image,
 )
 from tests.conftest import SEVEN
+from tests.reranker.scripted import ScriptedService
 
 PROMPT = [SEVEN, "What this image presents?"]
 CANDIDATES = ["This is a handwritten number seven.", "A cross.", "7", ""]
@@ -217,3 +220,70 @@ def test_threads_may_share_a_client_from_the_first_call_on(address: str) -> None
 
     with RewardClient(address) as client, ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(call, range(8)))) == 1
+
+
+def test_every_option_reaches_the_server(
+    script: ScriptedService, scripted_client: RewardClient
+) -> None:
+    common = {
+        "template": "t/1",
+        "reference": "",
+        "rubric": "be kind",
+        "model": "m",
+        "expected_epoch": 0,
+    }
+    scripted_client.score(
+        "Why?", ["a"], readout=Readout.AFTER_CRITIQUE, include_distribution=True, **common
+    )
+    scripted_client.compare(
+        "Why?",
+        ["a", "b"],
+        [(1, 0)],
+        readout=Readout.AFTER_CRITIQUE,
+        order_policy=OrderPolicy.AS_GIVEN,
+        **common,
+    )
+    list(scripted_client.critique("Why?", ["a", "b"], [(1, 0)], max_critique_tokens=9, **common))
+    score, compare, critique = script.requests
+    for request in script.requests:
+        assert {name: getattr(request, name) for name in common} == common
+        assert request.HasField("reference") and request.HasField("expected_epoch")
+    assert score.readout == compare.readout == pb.READOUT_AFTER_CRITIQUE
+    assert score.include_distribution
+    assert compare.order_policy == pb.ORDER_POLICY_AS_GIVEN
+    assert list(compare.pairs) == list(critique.pairs) == [pb.Pair(first=1, second=0)]
+    assert critique.max_critique_tokens == 9
+
+
+def test_options_that_are_not_given_are_not_sent(
+    script: ScriptedService, scripted_client: RewardClient
+) -> None:
+    scripted_client.score("Why?", ["a"])
+    (request,) = script.requests
+    unset = {"reference", "rubric", "expected_epoch", "template", "model", "include_distribution"}
+    assert not unset & {field.name for field, _ in request.ListFields()}
+
+
+def test_messages_keep_their_roles_parts_and_order(
+    script: ScriptedService, scripted_client: RewardClient
+) -> None:
+    small = to_image(SEVEN)
+    prompt = [
+        Message.system("Be brief."),
+        Message.user("Look: ", small, "?"),
+        Message.assistant("7."),
+        Message.user("Sure?"),
+    ]
+    scripted_client.score(prompt, [["a", small], ""])
+    (request,) = script.requests
+    assert [message.role for message in request.prompt] == [
+        pb.ROLE_SYSTEM,
+        pb.ROLE_USER,
+        pb.ROLE_ASSISTANT,
+        pb.ROLE_USER,
+    ]
+    look, picture, question = request.prompt[1].parts
+    assert (look.text, question.text) == ("Look: ", "?")
+    assert picture.image.encoded == SEVEN.read_bytes()
+    assert [len(candidate.parts) for candidate in request.candidates] == [2, 1]
+    assert request.candidates[1].parts[0].text == ""

@@ -90,6 +90,17 @@ def test_a_forgotten_picture_is_sent_again_within_the_deadline(
     assert sources(script.requests[4]) == ["wire_digest"]
 
 
+def test_a_forgotten_picture_stays_forgotten_until_it_has_arrived(
+    script: ScriptedService, scripted_client: RewardClient
+) -> None:
+    scripted_client.score([PICTURE, "Why?"], ["abc"])
+    script.plan(unknown_image(), fail(grpc.StatusCode.INTERNAL, "CRITIC_FAILURE"))
+    with pytest.raises(Exception, match="CRITIC_FAILURE"):
+        scripted_client.score([PICTURE, "Why?"], ["abc"])
+    scripted_client.score([PICTURE, "Why?"], ["abc"])
+    assert sources(script.requests[3]) == ["raw"]
+
+
 def test_a_picture_that_is_always_unknown_fails_in_the_end(
     script: ScriptedService, scripted_client: RewardClient
 ) -> None:
