@@ -28,7 +28,7 @@ _NOTHING = "-"
 def score_table(job: Job, result: ScoreResult) -> Table:
     table = new_table(job, result.provenance, "#", "reward", "± sd", "mode", "candidate")
     for index, outcome in enumerate(result.outcomes):
-        mode = number(outcome.mode) if isinstance(outcome, Reward) else _NOTHING
+        mode = _label(outcome.mode) if isinstance(outcome, Reward) else _NOTHING
         text = _candidate(job.candidates[index], outcome)
         table.add_row(str(index), *_reward_cells(outcome), mode, text)
     return table
@@ -96,7 +96,7 @@ def model_tables(model: ModelInfo) -> RenderableType:
         templates.add_row(
             printable(f"{template.name} v{template.version}"),
             template.kind,
-            f"{number(template.min_reward)} to {number(template.max_reward)}" if pointwise else "",
+            f"{_label(template.min_reward)} to {_label(template.max_reward)}" if pointwise else "",
             str(len(template.answers)),
             template.hash[:12],
         )
@@ -125,7 +125,15 @@ def verdict(outcome: Reward | Comparison | Failure) -> str:
 
 
 def number(value: float | None) -> str:
-    return _NOTHING if value is None else f"{value:.4g}"
+    """With decimals that suit rewards of 0 to 100 as well as those of 0 to 1."""
+    if value is None:
+        return _NOTHING
+    return f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}"
+
+
+def _label(score: float | None) -> str:
+    """A score as the critic would write it."""
+    return _NOTHING if score is None else f"{score:g}"
 
 
 def printable(text: str, limit: int | None = _MAX_CHARACTERS) -> Text:
