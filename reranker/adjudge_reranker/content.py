@@ -50,8 +50,9 @@ class Message:
         return cls(Role.ASSISTANT, _to_parts(parts))
 
 
-PromptLike: TypeAlias = str | Sequence[PartLike] | Sequence[Message]
-"""A text, or texts and pictures (either is one turn of the user), or whole messages."""
+# One Sequence and not two: type checkers cannot infer a list literal against a choice of them.
+PromptLike: TypeAlias = str | Sequence[PartLike | Message]
+"""A text, or texts and pictures (either is one turn of the user), or whole messages, not mixed."""
 CandidateLike: TypeAlias = str | Sequence[PartLike]
 """A text, or texts and pictures."""
 

@@ -5,8 +5,9 @@ reward that can be ranked, whether they failed or are not a finite number.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from adjudge_reranker.content import CandidateLike, PromptLike
@@ -144,28 +145,35 @@ def best_of_n(
         timeout=timeout,
     )
     ranking = rank(candidates, result)
-    others = ranking.entries[1:]
-    if comparer is None or not others:
+    if comparer is None or len(candidates) == 1:
         return ranking
-    pairs = [(entry.index, ranking.best.index) for entry in others]
+    compare = partial(
+        comparer.compare,
+        prompt,
+        candidates,
+        reference=reference,
+        rubric=rubric,
+        model=model,
+        timeout=timeout,
+    )
+    return _with_evidence(ranking, compare)
+
+
+def _with_evidence(
+    ranking: Ranking[C], compare: Callable[[Sequence[tuple[int, int]]], CompareResult]
+) -> Ranking[C]:
+    best, *others = ranking.entries
+    pairs = [(entry.index, best.index) for entry in others]
     outcomes: Sequence[CompareOutcome]
     try:
-        outcomes = comparer.compare(
-            prompt,
-            candidates,
-            pairs,
-            reference=reference,
-            rubric=rubric,
-            model=model,
-            timeout=timeout,
-        ).outcomes
+        outcomes = compare(pairs).outcomes
     except RewardError as error:
         outcomes = [Failure(error)] * len(pairs)
     compared = (
         replace(entry, against_best=outcome)
         for entry, outcome in zip(others, outcomes, strict=True)
     )
-    return replace(ranking, entries=(ranking.best, *compared))
+    return replace(ranking, entries=(best, *compared))
 
 
 def _place(entry: RankedCandidate[C]) -> tuple[bool, float, int]:
