@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from adjudge_server.critic import Prepared, Reading
-from adjudge_server.errors import AdjudgeError, CriticFailure, DeadlineExceeded, NotReady, QueueFull
+from adjudge_server.errors import DeadlineExceeded, NotReady, QueueFull, as_failure
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,8 @@ class Answered:
 @dataclass(slots=True)
 class _Waiting(Generic[P]):
     item: P
+    tokens: int
+    """What it counts for in the queue."""
     future: "Future[Answered]"
     deadline: float | None
     since: float
@@ -86,11 +88,15 @@ class Batcher(Generic[P]):
         with DeadlineExceeded (never computed) or CriticFailure.
         """
         now = self._clock()
-        waiting = [_Waiting(item, Future(), deadline, now) for item in items]
-        tokens = sum(_tokens(item) for item in items)
+        waiting = [
+            _Waiting(item, tokens, Future(), deadline, now)
+            for item, tokens in zip(items, _counted(items), strict=True)
+        ]
+        tokens = sum(w.tokens for w in waiting)
         with self._changed:
             self._refuse_when_closing()
-            if self._queued_tokens and self._queued_tokens + tokens > self._max_queue_tokens:
+            full = self._queued_tokens + tokens > self._max_queue_tokens
+            if full and tokens and self._queued_tokens:
                 raise QueueFull(
                     f"{self._queued_tokens} tokens wait already, {self._max_queue_tokens} may",
                     limit="max_queue_tokens",
@@ -131,6 +137,7 @@ class Batcher(Generic[P]):
                 work.run()
             elif work:
                 self._answer(work)
+            del work  # while waiting for more, nothing of what is done is kept alive
 
     def _take(self) -> "list[_Waiting[P]] | _Task | None":
         """The next task, or the next batch (empty if all of it had been given up); None at the end.
@@ -158,7 +165,7 @@ class Batcher(Generic[P]):
             if batch and tokens + cost > self._max_batch_tokens:
                 break
             self._queue.popleft()
-            self._queued_tokens -= _tokens(waiting.item)
+            self._queued_tokens -= waiting.tokens
             if self._is_wanted(waiting):
                 batch.append(waiting)
                 groups.add(waiting.item.group)
@@ -184,7 +191,7 @@ class Batcher(Generic[P]):
         except Exception as error:
             logger.exception("the critic failed on a batch of %d", len(batch))
             if len(batch) == 1:
-                batch[0].future.set_exception(_as_failure(error))
+                batch[0].future.set_exception(as_failure(error))
             else:
                 for waiting in batch:
                     self._answer([waiting])
@@ -194,17 +201,14 @@ class Batcher(Generic[P]):
             waiting.future.set_result(Answered(reading, started - waiting.since, seconds))
 
 
-def _tokens(item: Prepared) -> int:
-    return item.shared_tokens + item.own_tokens
-
-
-def _as_failure(error: Exception) -> AdjudgeError:
-    if isinstance(error, AdjudgeError):
-        return error
-    # Only the type: a message may hold pieces of a request.
-    failure = CriticFailure(f"the critic raised {type(error).__name__}")
-    failure.__cause__ = error
-    return failure
+def _counted(items: Sequence[Prepared]) -> list[int]:
+    """Tokens of each item; what a group shares counts with the first of it."""
+    seen: set[str] = set()
+    tokens = []
+    for item in items:
+        tokens.append(item.own_tokens + (0 if item.group in seen else item.shared_tokens))
+        seen.add(item.group)
+    return tokens
 
 
 def _run_into(future: "Future[R]", function: Callable[[], R]) -> None:

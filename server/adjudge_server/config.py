@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MIB = 1 << 20
+CRITICS = ("auto", "fake", "llava_onevision")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,13 @@ class Config:
         for field in self.__slots__:
             value = getattr(self, field)
             at_least = 0 if field in ("drain_seconds", "max_retained_bytes") else 1
-            if isinstance(value, int | float) and value < at_least:
+            if isinstance(value, int | float) and not value >= at_least:  # so that NaN is refused
                 flag = field.replace("_", "-")
                 raise ValueError(f"--{flag} {value}: must be at least {at_least}")
         host, _, port = self.listen.rpartition(":")
-        if not host or not port.isdigit():
-            raise ValueError(f"--listen {self.listen}: must be host:port")
+        if not host or not (port.isascii() and port.isdigit() and int(port) < 2**16):
+            raise ValueError(f"--listen {self.listen}: must be host:port, port 0 to 65535")
+        if self.critic not in CRITICS:
+            raise ValueError(f"--critic {self.critic}: must be one of {', '.join(CRITICS)}")
         if self.critic == "fake" and self.model is not None:
             raise ValueError(f"--model {self.model}: the fake critic loads nothing")

@@ -4,7 +4,7 @@ A critic knows nothing of rewards, margins or protobuf. Pointwise and pairwise a
 to it: after this text and these pictures, how probable is each of these answers?
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -97,7 +97,7 @@ P = TypeVar("P", bound=Prepared)
 
 class Critic(Protocol[P]):
     """A judging model. `prepare` and `after` may be called from any thread; `forward` and the
-    iterators of `critique` only from the model's thread."""
+    generators of `critique` only from the model's thread."""
 
     @property
     def card(self) -> CriticCard: ...
@@ -111,7 +111,7 @@ class Critic(Protocol[P]):
         noise floor. Non-finite numbers are returned as they are, for the readout to refuse."""
         ...
 
-    def critique(self, item: P, max_tokens: int) -> Iterator[Written]:
+    def critique(self, item: P, max_tokens: int) -> Generator[Written, None, None]:
         """Writes the critique, greedily, one token a step; ends with the critic's turn."""
         ...
 

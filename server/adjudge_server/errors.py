@@ -15,7 +15,8 @@
     └── CriticFailure                 our fault
 
 An error belongs to a whole call or to one item; which one is decided by where it is caught, not by
-its class. `metadata` is for programs, the message for people; neither repeats what a request said.
+its class. `metadata` is for programs, the message for people; no message repeats what a request
+said, and only metadata names what was not found.
 """
 
 from collections.abc import Mapping
@@ -120,3 +121,13 @@ class DeadlineExceeded(AdjudgeError):
 class CriticFailure(AdjudgeError):
     code = grpc.StatusCode.INTERNAL
     reason = "CRITIC_FAILURE"
+
+
+def as_failure(error: Exception) -> AdjudgeError:
+    """What the caller is told of an exception of ours: only its type, for its message may hold
+    pieces of a request."""
+    if isinstance(error, AdjudgeError):
+        return error
+    failure = CriticFailure(f"the critic raised {type(error).__name__}")
+    failure.__cause__ = error
+    return failure

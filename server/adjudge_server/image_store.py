@@ -53,32 +53,40 @@ class ImageStore:
         if len(digest) != 32:
             raise InvalidRequest(f"a wire digest is 32 bytes, not {len(digest)}")
         with self._lock:
-            entry = self._caller(caller).get(digest)
+            self._expire()
+            entries = self._callers.get(caller, OrderedDict())
+            entry = entries.get(digest)
             if entry is None:
                 raise UnknownImage(
                     "no picture with this wire digest is retained; send it", digest=digest.hex()
                 )
-            entry.used_at = self._clock()
-            self._callers[caller].move_to_end(digest)
+            self._use(caller, digest, entry)
             return entry.image
 
     def _retain(self, caller: str, digest: bytes, image: EncodedImage | RawImage) -> None:
         with self._lock:
-            entries = self._caller(caller)
-            entries[digest] = _Retained(image, self._clock())
-            entries.move_to_end(digest)
+            self._expire()
+            entries = self._callers.setdefault(caller, OrderedDict())
+            entries[digest] = entry = _Retained(image, 0.0)
+            self._use(caller, digest, entry)
             size = sum(len(entry.image.data) for entry in entries.values())
             while size > self._max_bytes:
                 _, dropped = entries.popitem(last=False)
                 size -= len(dropped.image.data)
+            if len(self._callers) > MAX_CALLERS:
+                self._callers.popitem(last=False)
 
-    def _caller(self, caller: str) -> OrderedDict[bytes, _Retained]:
-        """The caller's entries without those that have expired. Call with the lock held."""
-        entries = self._callers.setdefault(caller, OrderedDict())
+    def _use(self, caller: str, digest: bytes, entry: _Retained) -> None:
+        """Makes picture and caller the most recently used."""
+        entry.used_at = self._clock()
+        self._callers[caller].move_to_end(digest)
         self._callers.move_to_end(caller)
-        if len(self._callers) > MAX_CALLERS:
-            self._callers.popitem(last=False)
+
+    def _expire(self) -> None:
+        """Drops everybody's pictures that were not used for too long. Call with the lock held."""
         oldest = self._clock() - self._max_seconds
-        while entries and next(iter(entries.values())).used_at < oldest:
-            entries.popitem(last=False)
-        return entries
+        for caller, entries in list(self._callers.items()):
+            while entries and next(iter(entries.values())).used_at < oldest:
+                entries.popitem(last=False)
+            if not entries:
+                del self._callers[caller]

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +12,8 @@ from adjudge_server.errors import LimitExceeded, UndecodableImage
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
-# Pillow warns of large pictures on its own threshold; ours is a limit, checked on every header. The
-# filter is process-wide because warnings.catch_warnings is not safe in the threads that decode.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Pillow's own limit would speak before ours, which is checked on every header before decoding.
+Image.MAX_IMAGE_PIXELS = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,8 +49,6 @@ def _encoded(image: EncodedImage, max_pixels: int) -> Image.Image:
     # ZeroDivisionError… Every one of them means that this is not a picture we can read.
     try:
         opened = Image.open(io.BytesIO(image.data), formats=FORMATS)
-    except Image.DecompressionBombError as error:
-        raise _too_large(max_pixels) from error
     except Exception as error:
         raise UndecodableImage(
             f"not a picture in one of the formats {', '.join(FORMATS)}"
@@ -61,11 +57,18 @@ def _encoded(image: EncodedImage, max_pixels: int) -> Image.Image:
         _check_size(*opened.size, max_pixels)
         try:
             opened.load()
-            return _to_rgb(ImageOps.exif_transpose(opened))
+            return _to_rgb(_upright(opened))
         except UndecodableImage:
             raise
         except Exception as error:
             raise UndecodableImage(f"a broken {opened.format} picture: {error}") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # EXIF that makes no sense says nothing about the pixels
+        return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -74,8 +77,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise UndecodableImage(f"pictures of mode {image.mode} have no defined brightness")
+    image.info.pop("transparency", None)  # or Pillow warns that it is about to be lost
     rgb = image.convert("RGB")
-    rgb.info = {}  # a leftover "transparency" entry would change later resizing
+    rgb.info = {}
     return rgb
 
 
@@ -94,11 +98,9 @@ def _raw(image: RawImage, max_pixels: int) -> Image.Image:
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise _too_large(max_pixels, width * height)
-
-
-def _too_large(maximum: int, actual: int | None = None) -> LimitExceeded:
-    metadata = {"limit": "max_image_pixels", "maximum": maximum}
-    if actual is not None:
-        metadata["actual"] = actual
-    return LimitExceeded(f"a picture may have at most {maximum} pixels", **metadata)
+        raise LimitExceeded(
+            f"a picture may have at most {max_pixels} pixels",
+            limit="max_image_pixels",
+            maximum=max_pixels,
+            actual=width * height,
+        )

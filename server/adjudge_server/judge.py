@@ -25,9 +25,15 @@ class Work:
     image_tokens: int = 0
     computed_tokens: int = 0
 
-    def __add__(self, other: "Work") -> "Work":
-        """The cost of both, one after the other."""
-        return Work(*(getattr(self, f) + getattr(other, f) for f in self.__slots__))
+    def with_(self, other: "Work") -> "Work":
+        """The cost of both: the longest of the times, the sum of the tokens."""
+        return Work(
+            max(self.queue_seconds, other.queue_seconds),
+            max(self.inference_seconds, other.inference_seconds),
+            self.input_tokens + other.input_tokens,
+            self.image_tokens + other.image_tokens,
+            self.computed_tokens + other.computed_tokens,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +66,11 @@ class Judge(Generic[P]):
         """Runs CPU work off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, function)
 
-    async def prepare(
-        self, queries: Sequence[Query | AdjudgeError], fields: Sequence[str]
-    ) -> list[P | AdjudgeError]:
-        """Prepares what can be; errors keep their places. `fields` names each query in errors."""
+    async def prepare(self, queries: Sequence[Query | AdjudgeError]) -> list[P | AdjudgeError]:
+        """Prepares what can be; errors keep their places."""
         sound = [query for query in queries if isinstance(query, Query)]
         prepared = iter(await self.aside(partial(self.critic.prepare, sound)))
-        outcomes: list[P | AdjudgeError] = []
-        for query, field in zip(queries, fields, strict=True):
-            outcome = query if isinstance(query, AdjudgeError) else next(prepared)
-            if isinstance(query, Query) and isinstance(outcome, AdjudgeError):
-                outcome = outcome.within(field)
-            outcomes.append(outcome)
-        return outcomes
+        return [q if isinstance(q, AdjudgeError) else next(prepared) for q in queries]
 
     async def read(self, items: Sequence[P | AdjudgeError], deadline: float | None) -> Readings:
         """Asks the model. Raises QueueFull or NotReady; other failures take their item's place.
@@ -92,10 +90,11 @@ class Judge(Generic[P]):
                 outcomes.append(result)
             else:
                 raise result
-        return Readings(outcomes, _work(sound, [a for a in answers if isinstance(a, Answered)]))
+        return Readings(outcomes, work_of(sound, [a for a in answers if isinstance(a, Answered)]))
 
 
-def _work(items: Sequence[Prepared], answers: Sequence[Answered]) -> Work:
+def work_of(items: Sequence[Prepared], answers: Sequence[Answered] = ()) -> Work:
+    """The cost of items, and of the answers that they got."""
     return Work(
         queue_seconds=max((a.queue_seconds for a in answers), default=0.0),
         inference_seconds=max((a.inference_seconds for a in answers), default=0.0),

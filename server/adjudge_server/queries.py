@@ -124,7 +124,9 @@ def _template(name: str, kind: Kind, card: CriticCard) -> Template:
         if template.name == name and template.kind is kind:
             return template
     raise UnknownTemplate(
-        f"no {kind.value} template {name!r}; GetModel lists them", field="template", template=name
+        f"no {kind.value} template of that name; GetModel lists them",
+        field="template",
+        template=name,
     )
 
 

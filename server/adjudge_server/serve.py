@@ -7,9 +7,10 @@ has answered its first questions, health says NOT_SERVING and calls fail with NO
 import asyncio
 import logging
 import signal
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -24,6 +25,8 @@ from adjudge_server.service import RewardService
 from adjudge_server.warmup import warm_up
 
 logger = logging.getLogger(__name__)
+
+R = TypeVar("R")
 
 SERVICE = reward_pb2.DESCRIPTOR.services_by_name["RewardService"].full_name
 
@@ -58,7 +61,7 @@ class Server:
 
     async def load(self) -> Judge[Any]:
         """Loads and warms up the critic off the loop, then serves. Raises ValueError."""
-        judge = await asyncio.get_running_loop().run_in_executor(self._pool, self._make_judge)
+        judge = await _in_daemon_thread(self._make_judge)
         self._service.judge = judge
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         return judge
@@ -68,8 +71,8 @@ class Server:
         await self._health.enter_graceful_shutdown()
         await self._grpc.stop(self.config.drain_seconds)
         if self._service.judge is not None:
-            self._service.judge.batcher.close()
-        self._pool.shutdown()
+            await asyncio.to_thread(self._service.judge.batcher.close)
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _make_judge(self) -> Judge[Any]:
         critic = load_critic(self.config)
@@ -84,6 +87,21 @@ class Server:
     async def _set_health(self, status: "health_pb2.HealthCheckResponse.ServingStatus") -> None:
         for name in ("", SERVICE):
             await self._health.set(name, status)
+
+
+async def _in_daemon_thread(function: Callable[[], R]) -> R:
+    """Runs a function in a thread that does not keep the process alive: a server told to stop while
+    it loads gigabytes stops."""
+    future: Future[R] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="load", daemon=True).start()
+    return await asyncio.wrap_future(future)
 
 
 async def serve(config: Config, announce: Callable[[str], None] = print) -> None:

@@ -10,7 +10,8 @@
 
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from functools import partial, wraps
 from typing import Any, NoReturn, TypeVar
 
@@ -27,17 +28,18 @@ from adjudge_server.critiques import Ended, Event, Verdict, critique
 from adjudge_server.description import describe
 from adjudge_server.errors import (
     AdjudgeError,
-    CriticFailure,
+    InputTooLong,
     InvalidRequest,
     LimitExceeded,
     NotReady,
     UnknownModel,
     UnsupportedOperation,
     WrongEpoch,
+    as_failure,
 )
 from adjudge_server.image_store import ImageStore
 from adjudge_server.images import Picture, decode
-from adjudge_server.judge import Judge, Work
+from adjudge_server.judge import Judge, Work, work_of
 from adjudge_server.queries import Asked
 from adjudge_server.templates import Kind, Template
 
@@ -47,6 +49,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 Req = TypeVar("Req")
 Res = TypeVar("Res")
 Service = TypeVar("Service")
+T = TypeVar("T")
 
 
 def _unary(
@@ -67,7 +70,7 @@ def _unary(
 async def _abort(context: Context, error: Exception) -> NoReturn:
     if not isinstance(error, AdjudgeError):
         logger.exception("an error that is ours")
-        error = CriticFailure(f"internal error: {type(error).__name__}")
+        error = as_failure(error)
     details = wire.write_error(error).SerializeToString()
     await context.abort(
         error.code, error.message, trailing_metadata=(("grpc-status-details-bin", details),)
@@ -94,8 +97,8 @@ class RewardService(pb_grpc.RewardServiceServicer):
         _only_direct(request.readout)
         asked = await self._ask(judge, request, Kind.POINTWISE, context)
         texts = queries.candidate_texts(wire.read_candidates(request), asked.template, self._limits)
-        items = await judge.prepare(queries.score_queries(asked, texts), _candidate_fields(texts))
-        readings = await judge.read(items, _deadline(context))
+        items = await judge.prepare(queries.score_queries(asked, texts))
+        readings = await judge.read(_placed(items, "candidates"), _deadline(context))
         return pb.ScoreCandidatesResponse(
             outcomes=[
                 _score_outcome(asked.template, reading, request.include_distribution)
@@ -116,27 +119,24 @@ class RewardService(pb_grpc.RewardServiceServicer):
         pairs = queries.check_pairs(wire.read_pairs(request), texts, self._limits)
         if not pairs:
             raise InvalidRequest("there must be at least one pair", field="pairs")
-        both = request.order_policy != pb.ORDER_POLICY_AS_GIVEN
+        both = _both_orders(request.order_policy)
         # Each ordered pair once, so that (a, b) and (b, a) in one request share their readings.
         orders = dict.fromkeys(
             order for pair in pairs if isinstance(pair, Pair) for order in _orders(pair, both)
         )
-        items = await judge.prepare(
-            [queries.pair_query(asked, texts, order) for order in orders],
-            [f"candidates[{order.first}]" for order in orders],
-        )
+        items = await judge.prepare([queries.pair_query(asked, texts, order) for order in orders])
         readings = await judge.read(items, _deadline(context))
         found = dict(zip(orders, readings.items, strict=True))
+        readings_of_pairs = [
+            [pair]
+            if isinstance(pair, AdjudgeError)
+            else _placed([found[order] for order in _orders(pair, both)], "pairs", i)
+            for i, pair in enumerate(pairs)
+        ]
         return pb.CompareCandidatesResponse(
             outcomes=[
-                _compare_outcome(
-                    asked.template,
-                    [pair]
-                    if isinstance(pair, AdjudgeError)
-                    else [found[order] for order in _orders(pair, both)],
-                    judge.noise_floor,
-                )
-                for pair in pairs
+                _compare_outcome(asked.template, of_pair, judge.noise_floor)
+                for of_pair in readings_of_pairs
             ],
             provenance=_provenance(judge, asked.template, readings.work, arrived),
         )
@@ -145,31 +145,35 @@ class RewardService(pb_grpc.RewardServiceServicer):
         self, request: pb.CritiqueCandidatesRequest, context: Context
     ) -> AsyncIterator[pb.CritiqueCandidatesResponse]:
         try:
-            async for response in self._critique(request, context):
-                yield response
+            async with aclosing(self._critique(request, context)) as responses:
+                async for response in responses:
+                    yield response
         except Exception as error:
             await _abort(context, error)
 
     async def _critique(
         self, request: pb.CritiqueCandidatesRequest, context: Context
-    ) -> AsyncIterator[pb.CritiqueCandidatesResponse]:
+    ) -> AsyncGenerator[pb.CritiqueCandidatesResponse, None]:
         arrived = time.monotonic()
         judge = self._judge_for(request)
         max_tokens = self._critique_tokens(request)
         kind = Kind.PAIRWISE if request.pairs else Kind.POINTWISE
         asked = await self._ask(judge, request, kind, context)
         texts = queries.candidate_texts(wire.read_candidates(request), asked.template, self._limits)
-        items = await judge.prepare(*self._critique_queries(asked, texts, wire.read_pairs(request)))
+        pairs = wire.read_pairs(request)
+        items = await judge.prepare(self._critique_queries(asked, texts, pairs))
         work = Work()
-        for index, item in enumerate(items):
+        for index, item in enumerate(_placed(items, "pairs" if pairs else "candidates")):
             if isinstance(item, AdjudgeError):
                 yield pb.CritiqueCandidatesResponse(index=index, error=wire.write_error(item))
                 continue
+            work = work.with_(work_of([item]))
             events = critique(judge, asked.template, item, max_tokens, _deadline(context))
-            async for event in events:
-                if isinstance(event, Verdict):
-                    work = work + event.work
-                yield _critique_response(index, event, asked.template, judge.noise_floor)
+            async with aclosing(events):
+                async for event in events:
+                    if isinstance(event, Verdict):
+                        work = work.with_(Work(computed_tokens=event.computed_tokens))
+                    yield _critique_response(index, event, asked.template, judge.noise_floor)
         yield pb.CritiqueCandidatesResponse(
             provenance=_provenance(judge, asked.template, work, arrived)
         )
@@ -183,7 +187,7 @@ class RewardService(pb_grpc.RewardServiceServicer):
         if self.judge is None:
             raise NotReady("the critic is loading")
         if model not in ("", self.judge.card.name):
-            raise UnknownModel(f"no model {model!r} is served", field="model", model=model)
+            raise UnknownModel("no model of that name is served", field="model", model=model)
         return self.judge
 
     def _judge_for(self, request: wire.Request) -> Judge[Any]:
@@ -225,18 +229,13 @@ class RewardService(pb_grpc.RewardServiceServicer):
 
     def _critique_queries(
         self, asked: Asked, texts: Sequence[str | AdjudgeError], pairs: Sequence[Pair]
-    ) -> tuple[list[Query | AdjudgeError], list[str]]:
-        """The queries and the fields that name them."""
+    ) -> list[Query | AdjudgeError]:
         if not pairs:
-            return queries.score_queries(asked, texts), _candidate_fields(texts)
-        checked = queries.check_pairs(pairs, texts, self._limits)
-        return (
-            [
-                pair if isinstance(pair, AdjudgeError) else queries.pair_query(asked, texts, pair)
-                for pair in checked
-            ],
-            [f"pairs[{i}]" for i in range(len(pairs))],
-        )
+            return queries.score_queries(asked, texts)
+        return [
+            pair if isinstance(pair, AdjudgeError) else queries.pair_query(asked, texts, pair)
+            for pair in queries.check_pairs(pairs, texts, self._limits)
+        ]
 
 
 def _only_direct(value: "pb.Readout.ValueType") -> None:
@@ -251,8 +250,23 @@ def _orders(pair: Pair, both: bool) -> list[Pair]:
     return [pair, Pair(pair.second, pair.first)] if both else [pair]
 
 
-def _candidate_fields(texts: Sequence[object]) -> list[str]:
-    return [f"candidates[{i}]" for i in range(len(texts))]
+def _both_orders(policy: "pb.OrderPolicy.ValueType") -> bool:
+    if policy not in pb.OrderPolicy.values():
+        raise InvalidRequest("the order policy is not known", field="order_policy")
+    return policy != pb.ORDER_POLICY_AS_GIVEN
+
+
+def _placed(
+    items: Sequence[T | AdjudgeError], field: str, index: int | None = None
+) -> list[T | AdjudgeError]:
+    """The same, where an item that is too long says which of the request's items it is: the critic
+    cannot know, and the query of a pair's order may serve several pairs."""
+    return [
+        item.within(f"{field}[{i if index is None else index}]")
+        if isinstance(item, InputTooLong)
+        else item
+        for i, item in enumerate(items)
+    ]
 
 
 def _deadline(context: Context) -> float | None:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from importlib.resources import files
@@ -103,19 +103,22 @@ def builtin_templates() -> tuple[Template, ...]:
     return tuple(t for name in sources for t in parse_templates((folder / name).read_text()))
 
 
-def parse_templates(source: str) -> Iterable[Template]:
+def parse_templates(source: str) -> tuple[Template, ...]:
     """Reads the `[[template]]` tables of a TOML text.
 
     Raises ValueError, naming the template, where one makes no sense.
     """
-    for table in tomllib.loads(source)["template"]:
-        yield _template(table)
+    tables = tomllib.loads(source).get("template")
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise ValueError("templates are written as [[template]] tables; there are none")
+    return tuple(_template(table) for table in tables)
 
 
 def _template(table: Mapping[str, Any]) -> Template:
     known = dict(table)
-    name = known.pop("name")
+    name = known.pop("name", None)
     try:
+        _text(name)
         kind = Kind(known.pop("kind"))
         answers = (
             _score_answers(**known.pop("scores"))
@@ -124,15 +127,15 @@ def _template(table: Mapping[str, Any]) -> Template:
         )
         template = Template(
             name=name,
-            version=known.pop("version"),
+            version=int(known.pop("version")),
             kind=kind,
-            text=known.pop("text"),
-            opening=known.pop("opening"),
+            text=_text(known.pop("text")),
+            opening=_text(known.pop("opening")),
             answers=answers,
-            terminators=tuple(known.pop("terminators")),
-            min_opening_mass=known.pop("min_opening_mass", -4.0),
-            min_valid_mass=known.pop("min_valid_mass", 0.5),
-            readouts=tuple(Readout(r) for r in known.pop("readouts", ["direct"])),
+            terminators=_texts(known.pop("terminators"), at_least=0),
+            min_opening_mass=float(known.pop("min_opening_mass", -4.0)),
+            min_valid_mass=float(known.pop("min_valid_mass", 0.5)),
+            readouts=tuple(Readout(r) for r in _texts(known.pop("readouts", ["direct"]))),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"template {name!r}: {error!r}") from error
@@ -147,11 +150,25 @@ def _template(table: Mapping[str, Any]) -> Template:
     return template
 
 
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not text")
+    return value
+
+
+def _texts(value: object, at_least: int = 1) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) < at_least:  # a string is no list of letters
+        raise TypeError(f"{value!r} is not a list of texts")
+    return tuple(_text(item) for item in value)
+
+
 def _score_answers(lowest: int, highest: int) -> tuple[Answer, ...]:
+    if not lowest < highest:
+        raise ValueError(f"the lowest score, {lowest}, is not below the highest, {highest}")
     return tuple(Answer(str(s), (str(s),), float(s)) for s in range(lowest, highest + 1))
 
 
 def _verdict_answers(verdicts: Mapping[str, list[str]]) -> tuple[Answer, ...]:
     if set(verdicts) != {"first", "second", "tie"}:
         raise ValueError(f"verdicts must be first, second and tie, not {sorted(verdicts)}")
-    return tuple(Answer(label, tuple(verdicts[label])) for label in ("first", "second", "tie"))
+    return tuple(Answer(label, _texts(verdicts[label])) for label in ("first", "second", "tie"))

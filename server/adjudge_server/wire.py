@@ -23,6 +23,10 @@ from adjudge_server.readout import Comparison, Reward
 from adjudge_server.templates import Kind, Readout, Template
 
 ERROR_DOMAIN = "adjudge"
+MAX_MESSAGE_CHARACTERS = 500
+MAX_METADATA_CHARACTERS = 200
+"""Trailers over 8 KiB are replaced by gRPC with an error of its own; a name that a caller made up
+must not cost it the error that says so."""
 Request = pb.ScoreCandidatesRequest | pb.CompareCandidatesRequest | pb.CritiqueCandidatesRequest
 
 _ROLES = {
@@ -164,15 +168,17 @@ def write_duration(seconds: float) -> duration_pb2.Duration:
 def write_error(error: AdjudgeError) -> status_pb2.Status:
     """The google.rpc.Status of an error, with its one ErrorInfo and, where it may be retried, a
     RetryInfo."""
+    metadata = {key: value[:MAX_METADATA_CHARACTERS] for key, value in error.metadata.items()}
     info = error_details_pb2.ErrorInfo(
-        reason=f"ERROR_REASON_{error.reason}", domain=ERROR_DOMAIN, metadata=error.metadata
+        reason=f"ERROR_REASON_{error.reason}", domain=ERROR_DOMAIN, metadata=metadata
     )
     details = [_any(info)]
     if error.retry_after_seconds is not None:
         delay = write_duration(error.retry_after_seconds)
         details.append(_any(error_details_pb2.RetryInfo(retry_delay=delay)))
     code: int = error.code.value[0]
-    return status_pb2.Status(code=code, message=error.message, details=details)
+    message = error.message[:MAX_MESSAGE_CHARACTERS]
+    return status_pb2.Status(code=code, message=message, details=details)
 
 
 def _any(message: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo) -> any_pb2.Any:

@@ -6,7 +6,7 @@ code built on it meets every number that a real critic gives. The numbers mean n
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,9 +40,9 @@ class FakePrepared:
 class FakeCritic:
     """See the module. A token is a word of the prompt; a picture is 16 of them."""
 
-    def __init__(self, *, max_input_tokens: int = 4096) -> None:
+    def __init__(self, *, name: str = "fake", max_input_tokens: int = 4096) -> None:
         self.card = CriticCard(
-            name="fake",
+            name=name,
             revision="1",
             fingerprint=hashlib.sha256(b"adjudge fake critic 1").hexdigest(),
             family="fake",
@@ -79,7 +79,7 @@ class FakeCritic:
             )
         return readings
 
-    def critique(self, item: FakePrepared, max_tokens: int) -> Iterator[Written]:
+    def critique(self, item: FakePrepared, max_tokens: int) -> Generator[Written, None, None]:
         template = item.query.template
         best = template.answers[int(_answer_log_probs(item.query).argmax())]
         text = f"{template.opening}{best.forms[0]}. I am a fake and looked at nothing."

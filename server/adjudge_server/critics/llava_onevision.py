@@ -5,7 +5,7 @@ group runs once, its candidates run as one packed row, and logits are computed o
 is read.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -174,7 +174,7 @@ class LlavaOnevisionCritic:
         newline = self._newline[:, None, None].expand(-1, height, 1)
         return torch.cat([plane, newline], dim=-1).flatten(1).T
 
-    def critique(self, item: LlavaPrepared, max_tokens: int) -> Iterator[Written]:
+    def critique(self, item: LlavaPrepared, max_tokens: int) -> Generator[Written, None, None]:
         """See `critic.Critic`: greedy, one token a step."""
         tokens: list[int] = []
         shown = ""
