@@ -19,7 +19,7 @@ from tests.conftest import SEVEN
 from tests.server import checkpoints, questions
 
 TOKENIZERS = {
-    "embedded": checkpoints.tiny_tokenizer,
+    "embedded": checkpoints.embedded_tokenizer,
     "qwen": checkpoints.qwen_tokenizer,
 }
 TOLERANCES = {"float64": 1e-9, "float32": 5e-5}
