@@ -4,8 +4,8 @@
 
 Starts `adjudge-server` on the embedded critic as a process of its own and reads that process's CPU
 time from the operating system (Linux). Each request carries another picture, so that nothing of it
-is known to the server. The baseline is the same candidates sent in requests of one; the floor is the
-model's own part (its inference time, as the server reports it).
+is known to the server. The baseline is the same candidates sent in requests of one; the floor is
+the model's own part (its inference time, as the server reports it).
 """
 
 import argparse
@@ -17,8 +17,9 @@ import sys
 import time
 from pathlib import Path
 
-from adjudge_reranker import RewardClient
 from PIL import Image
+
+from adjudge_reranker import RewardClient
 
 SEVEN = Path(__file__).parent.parent / "examples" / "images" / "seven.png"
 PROMPT = "What this image presents?"
@@ -32,9 +33,7 @@ def main() -> None:
 
     started = time.monotonic()
     command = [sys.executable, "-m", "adjudge_server", "--listen", "127.0.0.1:0"]
-    server = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         assert server.stdout is not None
         address = server.stdout.readline().strip().rpartition(" ")[2]
@@ -47,7 +46,7 @@ def main() -> None:
 
 
 def measure(client: RewardClient, pid: int, count: int, requests: int) -> None:
-    texts = [f"This is a handwritten {w}, number {i}." for i, w in enumerate(["digit"] * count)]
+    texts = [f"This is a handwritten digit, number {i}." for i in range(count)]
     client.score([picture(0), PROMPT], texts)  # the first call of a process pays for set-up
     together, alone, inference = [], [], []
     for seed in range(1, requests + 1):

@@ -76,7 +76,9 @@ class Server:
 
     def _make_judge(self) -> Judge[Any]:
         critic = load_critic(self.config)
+        logger.info("loaded %s, %s on %s", critic.card.name, critic.card.dtype, critic.card.device)
         noise_floor = warm_up(critic)
+        logger.info("warm; noise floor %.2g nats", noise_floor)
         batcher = Batcher(
             critic.forward,
             max_batch_tokens=self.config.max_batch_tokens,

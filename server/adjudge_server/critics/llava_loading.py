@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
+from transformers.utils import logging as transformers_logging
 
 from adjudge_server.critic import CriticCard
 from adjudge_server.critics.anyres import Geometry
@@ -15,6 +16,8 @@ from adjudge_server.templates import builtin_templates
 from adjudge_server.tokenization import TextTokenizer
 
 MIB = 1 << 20
+
+transformers_logging.disable_progress_bar()  # a server's log is not a terminal
 
 
 def load(
