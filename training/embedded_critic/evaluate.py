@@ -7,9 +7,11 @@ computed in float32, through the server's own reading of the answers. Prints a t
 
 import argparse
 import json
+import multiprocessing
 import os
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,33 +103,46 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--data", type=Path, default=Path("build/digits"), help="kept there")
     parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seven", type=Path, default=EXAMPLE, help="the well-known seven")
     parser.add_argument("--out", type=Path, help="default: evaluation.json in the checkpoint")
     options = parser.parse_args()
-    torch.set_num_threads(1)
     began = time.monotonic()
-    judge = Judge(options.checkpoint)
-    _, held_out = load_digits(options.data)
     result: dict[str, Any] = {
         "weights": "bfloat16 as shipped, computed in float32",
         "images": options.images,
         "seed": SEED,
     }
-    plain = samples(held_out, options.images, varied=False)
-    redrawn = samples(held_out, options.images, varied=True)
-    for name, pictures, wording in (
-        ("phrasings_seen", plain, Wording.TRAINED),
-        ("phrasings_held_out", plain, Wording.HELD_OUT),
-        ("phrasings_wide", plain, Wording.WIDE),
-        ("phrasings_seen_redrawn_pictures", redrawn, Wording.TRAINED),
-    ):
-        result[name] = measure(judge, pictures, wording)
-        print_part(name, result[name])
-    result["seven"] = measure_seven(judge, options.seven)
+    load_digits(options.data)  # downloads, before the parts need it
+    with ProcessPoolExecutor(options.processes, multiprocessing.get_context("spawn")) as pool:
+        parts = {
+            name: pool.submit(_measure_part, options.checkpoint, options.data, options.images, name)
+            for name in PARTS
+        }
+        for name, part in parts.items():
+            result[name] = part.result()
+            print_part(name, result[name])
+    torch.set_num_threads(1)
+    result["seven"] = measure_seven(Judge(options.checkpoint), options.seven)
     print_seven(result["seven"])
     print(f"{time.monotonic() - began:.0f} s")
     out = options.out or options.checkpoint / "evaluation.json"
     out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+PARTS = {
+    "phrasings_seen": (Wording.TRAINED, False),
+    "phrasings_held_out": (Wording.HELD_OUT, False),
+    "phrasings_wide": (Wording.WIDE, False),
+    "phrasings_seen_redrawn_pictures": (Wording.TRAINED, True),
+}
+
+
+def _measure_part(checkpoint: Path, data: Path, images: int, name: str) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    wording, redrawn = PARTS[name]
+    _, held_out = load_digits(data)
+    return measure(Judge(checkpoint), samples(held_out, images, varied=redrawn), wording)
 
 
 def samples(digits: Digits, count: int, *, varied: bool) -> list[Sample]:
@@ -141,6 +156,7 @@ def samples(digits: Digits, count: int, *, varied: bool) -> list[Sample]:
 
 def measure(judge: Judge, pictures: Sequence[Sample], wording: Wording) -> dict[str, Any]:
     """Every figure for one set of pictures and one set of phrasings."""
+    readings_before, off_before = judge.readings, judge.off_format
     held_out = wording is Wording.HELD_OUT
     rng = np.random.default_rng([SEED, 11, int(held_out)])
     questions = prompts.HELD_OUT_QUESTIONS if held_out else prompts.QUESTIONS
@@ -181,10 +197,9 @@ def measure(judge: Judge, pictures: Sequence[Sample], wording: Wording) -> dict[
         wrong_picture.decided += judge.comparisons(
             stranger.picture, question, [(a.text, b.text) for a, b in same_words]
         )
-        wrong_scored += judge.scores(stranger.picture, question, [a.text for a, _ in same_words])
-        wrong_scored += judge.scores(stranger.picture, question, [b.text for _, b in same_words])
-        wrong_expected += [a.score(truth) for a, _ in same_words]
-        wrong_expected += [b.score(truth) for _, b in same_words]
+        alike = [response for pair in same_words for response in pair]
+        wrong_scored += judge.scores(stranger.picture, question, [r.text for r in alike])
+        wrong_expected += [r.score(truth) for r in alike]
         # The same two texts under two pictures: each is right under one of them.
         other = _other_digit_sample(pictures, index)
         mine, _ = same_words[0]
@@ -197,6 +212,10 @@ def measure(judge: Judge, pictures: Sequence[Sample], wording: Wording) -> dict[
             for s in (sample, other)
         )
         two_images_pairwise += [first.margin > 0, second.margin < 0]
+    off_format = {
+        "n": judge.readings - readings_before,
+        "share": (judge.off_format - off_before) / (judge.readings - readings_before),
+    }
     both = Verdicts([*any_two.decided, *digit_decides.decided])
     return {
         "pointwise": {
@@ -222,6 +241,7 @@ def measure(judge: Judge, pictures: Sequence[Sample], wording: Wording) -> dict[
             **wrong_picture.summary(),
             "pearson": pearson(wrong_expected, wrong_scored),
         },
+        "off_format": off_format,
         "by_category": {
             name: {
                 "n": len(rows),

@@ -1,7 +1,8 @@
 """A checkpoint's judgements, read with the server's own code: measured as served."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,11 +42,15 @@ class Judge:
         by_name = {t.name: t for t in self._critic.card.templates}
         self._pointwise = by_name["embedded/pointwise"]
         self._pairwise = by_name["embedded/pairwise"]
+        self.readings = 0
+        self.off_format = 0
+        """Readings that the server would refuse. They are counted, and judged all the same."""
 
     def scores(self, picture: Picture, question: str, responses: Sequence[str]) -> list[float]:
         """Expected score of each response."""
         queries = [_query(self._pointwise, picture, question, candidate=text) for text in responses]
-        return [readout.reward(self._pointwise, r).reward for r in self._read(queries)]
+        template = _without_floors(self._pointwise)
+        return [readout.reward(template, r).reward for r in self._read(queries)]
 
     def comparisons(
         self, picture: Picture, question: str, pairs: Sequence[tuple[str, str]]
@@ -69,7 +74,7 @@ class Judge:
         return "".join(w.text for w in self._critic.critique(item, max_tokens))
 
     def _compare(self, given: Reading, swapped: Reading) -> Comparison:
-        both = readout.comparison(self._pairwise, [given, swapped], 0.0)
+        both = readout.comparison(_without_floors(self._pairwise), [given, swapped], 0.0)
         bias = both.position_bias or 0.0
         return Comparison(
             margin=both.margin,
@@ -88,7 +93,18 @@ class Judge:
         return prepared
 
     def _read(self, queries: Sequence[Query]) -> list[Reading]:
-        return self._critic.forward(self._prepare(queries))
+        readings = self._critic.forward(self._prepare(queries))
+        self.readings += len(readings)
+        for query, reading in zip(queries, readings, strict=True):
+            valid = float(np.exp(reading.answer_log_probs).sum())
+            template = query.template
+            if reading.opening_mass < template.min_opening_mass or valid < template.min_valid_mass:
+                self.off_format += 1
+        return readings
+
+
+def _without_floors(template: Template) -> Template:
+    return replace(template, min_opening_mass=-math.inf, min_valid_mass=0.0)
 
 
 def to_picture(image: Image.Image) -> Picture:

@@ -2,8 +2,9 @@
 
 The templates proper teach what the categories mean. A critic that saw only them takes any word it
 does not know for a reason to score low. Here digits stand among arbitrary words, so that it learns
-to look for the claim and to pass over the rest. No word that only the held-out phrasings use
-occurs.
+to look for the claim and to pass over the rest. The arbitrary words contain none that only the
+held-out phrasings use; the extra templates equal none of those, but have some common words with
+them.
 """
 
 import re
