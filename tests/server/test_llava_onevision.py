@@ -130,6 +130,21 @@ def test_both_orders_of_a_pair_share_the_prefix(tiny: LlavaOnevisionCritic) -> N
     assert readings[1].computed_tokens == items[1].own_tokens
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_attention_in_blocks_equals_one_dense_mask(directory: Path, dtype: str) -> None:
+    critic = load(directory, dtype=dtype)
+    texts = [*CANDIDATES, "word " * 40]
+    queries = [questions.score_query(critic.card, "Q", text, noise(150, 60)) for text in texts]
+    pairs = [questions.pair_query(critic.card, "Q", text, "7", noise(150, 60)) for text in texts]
+    items = prepared(critic, *queries, *pairs)
+    assert critic.in_blocks
+    blocks = critic.forward(items)
+    critic.in_blocks = False
+    for reading, expected in zip(blocks, critic.forward(items), strict=True):
+        difference = np.abs(reading.answer_log_probs - expected.answer_log_probs).max()
+        assert difference <= {"float64": 1e-9, "float32": 5e-5}[dtype]
+
+
 @pytest.mark.parametrize("lengths", [(1,), (3, 1, 7), (2, 2)])
 def test_no_candidate_sees_another(tiny: LlavaOnevisionCritic, lengths: tuple[int, ...]) -> None:
     (item,) = prepared(tiny, questions.score_query(tiny.card, "Q", "A", noise(56, 56)))

@@ -18,13 +18,15 @@ from transformers import DynamicCache, LlavaOnevisionForConditionalGeneration
 
 from adjudge_server.answers import Floats
 from adjudge_server.critic import CriticCard, Query, Reading, Written
+from adjudge_server.critics import packed_attention
 from adjudge_server.critics.llava_prepare import (
     IMAGE_SLOT,
     LlavaPrepared,
     Preparer,
     TiledPicture,
 )
-from adjudge_server.critics.packing import Segment, pack
+from adjudge_server.critics.packed_attention import Blocks
+from adjudge_server.critics.packing import PackedRow, Segment, pack
 from adjudge_server.errors import InputTooLong
 from adjudge_server.tokenization import TextTokenizer
 
@@ -71,6 +73,10 @@ class LlavaOnevisionCritic:
         self._embedding = model.get_input_embeddings()
         self._device = self._newline.device
         self._dtype = self._newline.dtype
+        self.in_blocks = self._device.type == "cpu"
+        """Whether packed rows are attended to in blocks. False is slower, and what tests compare
+        with."""
+        self._language.set_attn_implementation(packed_attention.NAME)
 
     def prepare(self, queries: Sequence[Query]) -> list[LlavaPrepared | InputTooLong]:
         return self._preparer.prepare(queries)
@@ -93,9 +99,9 @@ class LlavaOnevisionCritic:
         row = pack([Segment(item.token_ids[prefix:], item.tree) for item in group.items], prefix)
         hidden = self._language(
             inputs_embeds=self._embedding(self._tensor(row.token_ids))[None],
-            attention_mask=self._additive(row.mask),
             position_ids=self._tensor(row.positions)[None],
             cache=cache,
+            **self._attention(row),
         ).last_hidden_state[0]  # (N, hidden)
         values = self._log_probs(hidden, row.read_rows, row.read_tokens)
         ends = np.cumsum([0, *(len(item.tree.reads) for item in group.items)])
@@ -201,10 +207,16 @@ class LlavaOnevisionCritic:
         ).last_hidden_state[0]
         return int(self._logits(hidden)[-1].argmax())
 
-    def _additive(self, mask: Array) -> torch.Tensor:
-        """(1, 1, N, P + N) of a boolean mask. Attention would turn it into this in every layer."""
-        hidden = torch.zeros(mask.shape, dtype=self._dtype, device=self._device)
-        return hidden.masked_fill_(~self._tensor(mask), float("-inf"))[None, None]
+    def _attention(self, row: PackedRow) -> dict[str, Any]:
+        """How the language model is told who sees whom: in blocks, or with one dense mask."""
+        if self.in_blocks:
+            # A mapping with no mask in it stops transformers from making a causal one.
+            layers = dict.fromkeys(self._language.config.layer_types)
+            return {"attention_mask": layers, "blocks": Blocks.of(row, self._dtype)}
+        # Additive, because attention would turn a boolean mask into this in every layer.
+        mask = torch.zeros(row.mask.shape, dtype=self._dtype, device=self._device)
+        mask = mask.masked_fill_(~self._tensor(row.mask), float("-inf"))
+        return {"attention_mask": mask[None, None]}
 
     def _tensor(self, array: Array) -> torch.Tensor:
         return torch.from_numpy(array).to(self._device)
