@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from adjudge_server.critic import Prepared, Reading
-from adjudge_server.errors import DeadlineExceeded, NotReady, QueueFull, as_failure
+from adjudge_server.errors import AdjudgeError, DeadlineExceeded, NotReady, QueueFull, as_failure
 
 logger = logging.getLogger(__name__)
 
@@ -95,8 +95,9 @@ class Batcher(Generic[P]):
         tokens = sum(w.tokens for w in waiting)
         with self._changed:
             self._refuse_when_closing()
-            full = self._queued_tokens + tokens > self._max_queue_tokens
-            if full and tokens and self._queued_tokens:
+            if self._is_full(tokens):
+                self._drop_cancelled()
+            if self._is_full(tokens):
                 raise QueueFull(
                     f"{self._queued_tokens} tokens wait already, {self._max_queue_tokens} may",
                     limit="max_queue_tokens",
@@ -126,6 +127,15 @@ class Batcher(Generic[P]):
             self._closing = True
             self._changed.notify()
         self._thread.join()
+
+    def _is_full(self, tokens: int) -> bool:
+        full = self._queued_tokens + tokens > self._max_queue_tokens
+        return full and tokens > 0 and self._queued_tokens > 0
+
+    def _drop_cancelled(self) -> None:
+        kept = [w for w in self._queue if isinstance(w, _Task) or not w.future.cancelled()]
+        self._queue = deque(kept)
+        self._queued_tokens = sum(w.tokens for w in kept if isinstance(w, _Waiting))
 
     def _refuse_when_closing(self) -> None:
         if self._closing:
@@ -184,17 +194,20 @@ class Batcher(Generic[P]):
 
     def _answer(self, batch: "list[_Waiting[P]]") -> None:
         started = self._clock()
+        failure: AdjudgeError | None = None
         try:
             readings = list(self._forward([w.item for w in batch]))
             if len(readings) != len(batch):
                 raise RuntimeError(f"{len(readings)} readings for {len(batch)} items")
         except Exception as error:
             logger.exception("the critic failed on a batch of %d", len(batch))
+            # Without its traceback, which would keep what the failed pass had allocated.
+            failure = as_failure(error.with_traceback(None))
+        if failure is not None:
             if len(batch) == 1:
-                batch[0].future.set_exception(as_failure(error))
-            else:
-                for waiting in batch:
-                    self._answer([waiting])
+                batch[0].future.set_exception(failure)
+            for waiting in batch if len(batch) > 1 else ():
+                self._answer([waiting])
             return
         seconds = self._clock() - started
         for waiting, reading in zip(batch, readings, strict=True):

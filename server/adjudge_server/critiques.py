@@ -7,13 +7,13 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
 from adjudge_server.critic import Prepared, Reading
 from adjudge_server.errors import AdjudgeError, NotReady, VerdictNotFound, as_failure
-from adjudge_server.judge import Judge
+from adjudge_server.judge import Judge, Work
 from adjudge_server.templates import Template
 from adjudge_server.verdict import locate
 
@@ -28,13 +28,16 @@ class Verdict:
     """The reading at the verdict."""
 
     reading: Reading
-    computed_tokens: int
+    work: Work
+    """What the reading cost, beside the prompt's own tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
     num_tokens: int
     truncated: bool
+    work: Work
+    """What the writing cost."""
 
 
 Event = str | Verdict | Ended | AdjudgeError
@@ -65,7 +68,11 @@ async def critique(
                 yield VerdictNotFound(f"no verdict in {num_tokens} tokens")
             else:
                 yield await _verdict(judge, item, text[:start], deadline)
-        yield Ended(num_tokens, truncated=num_tokens == max_tokens)
+        yield Ended(
+            num_tokens,
+            truncated=num_tokens == max_tokens,
+            work=Work(computed_tokens=item.shared_tokens + num_tokens),
+        )
     except Exception as error:
         if not isinstance(error, AdjudgeError):
             logger.exception("the critic failed while it wrote a critique")
@@ -84,7 +91,7 @@ async def _verdict(judge: Judge[P], item: P, before: str, deadline: float | None
     (reading,) = readings.items
     if isinstance(reading, AdjudgeError):
         return reading
-    return Verdict(reading, readings.work.computed_tokens)
+    return Verdict(reading, replace(readings.work, input_tokens=0, image_tokens=0))
 
 
 async def _on_model(judge: Judge[P], function: Callable[[], R]) -> R:

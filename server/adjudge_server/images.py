@@ -61,7 +61,7 @@ def _encoded(image: EncodedImage, max_pixels: int) -> Image.Image:
         except UndecodableImage:
             raise
         except Exception as error:
-            raise UndecodableImage(f"a broken {opened.format} picture: {error}") from error
+            raise UndecodableImage(f"a broken {opened.format} picture") from error
 
 
 def _upright(image: Image.Image) -> Image.Image:

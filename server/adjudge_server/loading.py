@@ -19,10 +19,13 @@ def load_critic(config: Config) -> Critic[Any]:
     from adjudge_server.critics import llava_loading
 
     llava_loading.set_threads(config.threads)
-    return llava_loading.load(
-        directory,
-        name=config.name or directory.name,
-        device=llava_loading.pick_device() if config.device == "auto" else config.device,
-        dtype=config.dtype,
-        max_input_tokens=config.max_input_tokens,
-    )
+    try:
+        return llava_loading.load(
+            directory,
+            name=config.name or directory.name,
+            device=llava_loading.pick_device() if config.device == "auto" else config.device,
+            dtype=config.dtype,
+            max_input_tokens=config.max_input_tokens,
+        )
+    except Exception as error:  # a broken file raises whatever its reader raises
+        raise ValueError(f"--model {directory}: {type(error).__name__}: {error}") from error

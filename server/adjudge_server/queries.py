@@ -10,6 +10,7 @@ from adjudge_server.content import Candidate, Pair, Part, Question, Role, WireIm
 from adjudge_server.critic import CriticCard, Query
 from adjudge_server.errors import (
     AdjudgeError,
+    InputTooLong,
     InvalidRequest,
     LimitExceeded,
     UnknownTemplate,
@@ -17,6 +18,10 @@ from adjudge_server.errors import (
 )
 from adjudge_server.images import Picture
 from adjudge_server.templates import Kind, Template
+
+MAX_CHARACTERS_PER_TOKEN = 128
+"""More than any token of any vocabulary here has. Longer text is refused before anybody copies or
+tokenises it once for every candidate."""
 
 ReadPicture = Callable[[WireImage], Picture]
 T = TypeVar("T")
@@ -62,8 +67,11 @@ def ask(
     """Checks everything in a request that is not a candidate; its errors fail the whole call."""
     template = _template(question.template, kind, card)
     text, images = _single_turn(question, template)
+    _check_length(text, "prompt", card)
     if images and not card.sees_images:
-        raise UnsupportedContent(f"{card.name} does not see pictures", field=images[0][0])
+        raise UnsupportedContent(
+            f"{card.name} does not see pictures", field=images[0][0], template=template.name
+        )
     if len(images) > limits.max_images:
         raise _limit("prompt", "max_images", limits.max_images, len(images))
     return Asked(
@@ -75,7 +83,10 @@ def ask(
 
 
 def candidate_texts(
-    candidates: Sequence[Candidate | AdjudgeError], template: Template, limits: Limits
+    candidates: Sequence[Candidate | AdjudgeError],
+    template: Template,
+    card: CriticCard,
+    limits: Limits,
 ) -> list[str | AdjudgeError]:
     """Each candidate's text, or why it cannot be judged. Raises where their number is wrong."""
     if not candidates:
@@ -83,7 +94,7 @@ def candidate_texts(
     if len(candidates) > limits.max_candidates:
         raise _limit("candidates", "max_candidates", limits.max_candidates, len(candidates))
     return [
-        _outcome(partial(_candidate_text, candidate, f"candidates[{i}]", template))
+        _outcome(partial(_candidate_text, candidate, f"candidates[{i}]", template, card))
         for i, candidate in enumerate(candidates)
     ]
 
@@ -164,7 +175,9 @@ def _optional_slots(question: Question, template: Template) -> dict[str, str]:
     return slots
 
 
-def _candidate_text(candidate: Candidate | AdjudgeError, field: str, template: Template) -> str:
+def _candidate_text(
+    candidate: Candidate | AdjudgeError, field: str, template: Template, card: CriticCard
+) -> str:
     if isinstance(candidate, AdjudgeError):
         raise candidate
     for i, part in enumerate(candidate.parts):
@@ -174,7 +187,20 @@ def _candidate_text(candidate: Candidate | AdjudgeError, field: str, template: T
                 field=f"{field}.parts[{i}]",
                 template=template.name,
             )
-    return _text(candidate.parts)
+    text = _text(candidate.parts)
+    _check_length(text, field, card)
+    return text
+
+
+def _check_length(text: str, field: str, card: CriticCard) -> None:
+    at_least = len(text) // MAX_CHARACTERS_PER_TOKEN
+    if at_least > card.max_input_tokens:
+        raise InputTooLong(
+            f"{len(text)} characters cannot be {card.max_input_tokens} tokens",
+            field=field,
+            actual=at_least,
+            maximum=card.max_input_tokens,
+        )
 
 
 def _check_pair(pair: Pair, field: str, texts: Sequence[str | AdjudgeError]) -> Pair:

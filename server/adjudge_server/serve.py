@@ -97,6 +97,8 @@ async def _in_daemon_thread(function: Callable[[], R]) -> R:
     future: Future[R] = Future()
 
     def run() -> None:
+        if not future.set_running_or_notify_cancel():
+            return
         try:
             future.set_result(function())
         except BaseException as error:

@@ -22,7 +22,7 @@ from adjudge.v1 import reward_pb2 as pb
 from adjudge.v1 import reward_pb2_grpc as pb_grpc
 from adjudge_server import queries, readout, wire
 from adjudge_server.config import Config
-from adjudge_server.content import Pair, WireImage
+from adjudge_server.content import ImageReference, Pair, WireImage
 from adjudge_server.critic import Query, Reading
 from adjudge_server.critiques import Ended, Event, Verdict, critique
 from adjudge_server.description import describe
@@ -94,10 +94,10 @@ class RewardService(pb_grpc.RewardServiceServicer):
     ) -> pb.ScoreCandidatesResponse:
         arrived = time.monotonic()
         judge = self._judge_for(request)
-        _only_direct(request.readout)
         asked = await self._ask(judge, request, Kind.POINTWISE, context)
-        texts = queries.candidate_texts(wire.read_candidates(request), asked.template, self._limits)
-        items = await judge.prepare(queries.score_queries(asked, texts))
+        _check_readout(request.readout, asked.template)
+        texts = self._texts(judge, request, asked)
+        items = await judge.prepare(await judge.aside(partial(queries.score_queries, asked, texts)))
         readings = await judge.read(_placed(items, "candidates"), _deadline(context))
         return pb.ScoreCandidatesResponse(
             outcomes=[
@@ -113,9 +113,9 @@ class RewardService(pb_grpc.RewardServiceServicer):
     ) -> pb.CompareCandidatesResponse:
         arrived = time.monotonic()
         judge = self._judge_for(request)
-        _only_direct(request.readout)
         asked = await self._ask(judge, request, Kind.PAIRWISE, context)
-        texts = queries.candidate_texts(wire.read_candidates(request), asked.template, self._limits)
+        _check_readout(request.readout, asked.template)
+        texts = self._texts(judge, request, asked)
         pairs = queries.check_pairs(wire.read_pairs(request), texts, self._limits)
         if not pairs:
             raise InvalidRequest("there must be at least one pair", field="pairs")
@@ -124,7 +124,9 @@ class RewardService(pb_grpc.RewardServiceServicer):
         orders = dict.fromkeys(
             order for pair in pairs if isinstance(pair, Pair) for order in _orders(pair, both)
         )
-        items = await judge.prepare([queries.pair_query(asked, texts, order) for order in orders])
+        items = await judge.prepare(
+            await judge.aside(lambda: [queries.pair_query(asked, texts, o) for o in orders])
+        )
         readings = await judge.read(items, _deadline(context))
         found = dict(zip(orders, readings.items, strict=True))
         readings_of_pairs = [
@@ -159,9 +161,11 @@ class RewardService(pb_grpc.RewardServiceServicer):
         max_tokens = self._critique_tokens(request)
         kind = Kind.PAIRWISE if request.pairs else Kind.POINTWISE
         asked = await self._ask(judge, request, kind, context)
-        texts = queries.candidate_texts(wire.read_candidates(request), asked.template, self._limits)
+        texts = self._texts(judge, request, asked)
         pairs = wire.read_pairs(request)
-        items = await judge.prepare(self._critique_queries(asked, texts, pairs))
+        items = await judge.prepare(
+            await judge.aside(partial(self._critique_queries, asked, texts, pairs))
+        )
         work = Work()
         for index, item in enumerate(_placed(items, "pairs" if pairs else "candidates")):
             if isinstance(item, AdjudgeError):
@@ -171,8 +175,8 @@ class RewardService(pb_grpc.RewardServiceServicer):
             events = critique(judge, asked.template, item, max_tokens, _deadline(context))
             async with aclosing(events):
                 async for event in events:
-                    if isinstance(event, Verdict):
-                        work = work.with_(Work(computed_tokens=event.computed_tokens))
+                    if isinstance(event, Verdict | Ended):
+                        work = work.with_(event.work)
                     yield _critique_response(index, event, asked.template, judge.noise_floor)
         yield pb.CritiqueCandidatesResponse(
             provenance=_provenance(judge, asked.template, work, arrived)
@@ -211,9 +215,19 @@ class RewardService(pb_grpc.RewardServiceServicer):
             partial(queries.ask, question, kind, judge.card, self._limits, read_picture)
         )
 
+    def _texts(
+        self, judge: Judge[Any], request: wire.Request, asked: Asked
+    ) -> list[str | AdjudgeError]:
+        candidates = wire.read_candidates(request)
+        return queries.candidate_texts(candidates, asked.template, judge.card, self._limits)
+
     def _picture(self, caller: str, image: WireImage) -> Picture:
-        found = self._images.resolve(caller, image)
-        return decode(found, max_pixels=self._config.max_image_pixels)
+        if isinstance(image, ImageReference):
+            found = self._images.resolve(caller, image)
+            return decode(found, max_pixels=self._config.max_image_pixels)
+        picture = decode(image, max_pixels=self._config.max_image_pixels)
+        self._images.resolve(caller, image)  # only what is a picture is worth retaining
+        return picture
 
     def _critique_tokens(self, request: pb.CritiqueCandidatesRequest) -> int:
         maximum = self._config.max_critique_tokens
@@ -238,10 +252,12 @@ class RewardService(pb_grpc.RewardServiceServicer):
         ]
 
 
-def _only_direct(value: "pb.Readout.ValueType") -> None:
-    if value not in (pb.READOUT_UNSPECIFIED, pb.READOUT_DIRECT):
+def _check_readout(value: "pb.Readout.ValueType", template: Template) -> None:
+    offered = wire.write_template(template).readouts
+    if (value or pb.READOUT_DIRECT) not in offered:
         raise UnsupportedOperation(
-            "this template is read directly; CritiqueCandidates reads after a critique",
+            f"{template.name} does not offer this readout here; CritiqueCandidates reads after a"
+            " critique",
             field="readout",
         )
 
@@ -263,7 +279,7 @@ def _placed(
     cannot know, and the query of a pair's order may serve several pairs."""
     return [
         item.within(f"{field}[{i if index is None else index}]")
-        if isinstance(item, InputTooLong)
+        if isinstance(item, InputTooLong) and "field" not in item.metadata
         else item
         for i, item in enumerate(items)
     ]

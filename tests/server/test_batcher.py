@@ -205,6 +205,17 @@ def test_what_was_given_up_makes_room_when_its_turn_comes() -> None:
         assert batcher.queued_tokens == 0
 
 
+def test_what_was_cancelled_makes_room_for_the_living() -> None:
+    model = Model()
+    with batching(model, max_queue_tokens=10) as batcher, held(batcher):
+        for future in batcher.submit(items("abc", 3)):
+            future.cancel()
+        batcher.submit(items("d", 9))
+        with pytest.raises(QueueFull):
+            batcher.submit(items("e", 9))
+    assert model.batches == [["d"]]
+
+
 # Given up -----------------------------------------------------------------------------------------
 
 

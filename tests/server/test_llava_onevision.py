@@ -12,9 +12,10 @@ from transformers import LlavaOnevisionForConditionalGeneration
 from adjudge_server.content import RawImage
 from adjudge_server.critic import Query
 from adjudge_server.critics import llava_loading
-from adjudge_server.critics.llava_onevision import LlavaOnevisionCritic
+from adjudge_server.critics.llava_onevision import LlavaOnevisionCritic, _rows
 from adjudge_server.critics.llava_prepare import IMAGE_SLOT, LlavaPrepared
 from adjudge_server.critics.packing import Segment, pack
+from adjudge_server.errors import InputTooLong
 from adjudge_server.templates import Kind
 from tests.contract import CANDIDATES, CriticContract
 from tests.server import checkpoints, questions
@@ -143,6 +144,31 @@ def test_attention_in_blocks_equals_one_dense_mask(directory: Path, dtype: str) 
     for reading, expected in zip(blocks, critic.forward(items), strict=True):
         difference = np.abs(reading.answer_log_probs - expected.answer_log_probs).max()
         assert difference <= {"float64": 1e-9, "float32": 5e-5}[dtype]
+
+
+def test_one_long_candidate_does_not_make_the_others_long(tiny: LlavaOnevisionCritic) -> None:
+    texts = ["7", "word " * 300, *(f"A {i}." for i in range(40)), "word " * 30]
+    items = prepared(
+        tiny, *(questions.score_query(tiny.card, "Q", text, noise(56, 56)) for text in texts)
+    )
+    rows = _rows(items)
+    assert sorted(index for row in rows for index in row) == list(range(len(texts)))
+    for row in rows:
+        lengths = [items[index].own_tokens for index in row]
+        assert len(lengths) * max(lengths) <= 2 * sum(lengths)
+    readings = tiny.forward(items)
+    assert sum(r.computed_tokens for r in readings) == items[0].shared_tokens + sum(
+        item.own_tokens for item in items
+    )
+    for item, reading in zip(items, readings, strict=True):
+        (alone,) = tiny.forward([item])
+        assert np.abs(reading.answer_log_probs - alone.answer_log_probs).max() < 1e-4
+
+
+def test_nothing_is_read_beyond_the_context(tiny: LlavaOnevisionCritic) -> None:
+    (item,) = prepared(tiny, questions.score_query(tiny.card, "Q", "A", noise(56, 56)))
+    with pytest.raises(InputTooLong):
+        tiny.after(item, "word " * 5000)
 
 
 @pytest.mark.parametrize("lengths", [(1,), (3, 1, 7), (2, 2)])

@@ -405,7 +405,7 @@ class Image(google.protobuf.message.Message):
     encoded: builtins.bytes
     """An encoded file (PNG, JPEG, WebP, GIF, BMP, TIFF). Of an animation the first frame counts."""
     wire_digest: builtins.bytes
-    """32 bytes: the wire digest of a picture sent before by the same caller. It is the SHA-256 of
+    """32 bytes: the wire digest of a picture sent before from the same host. It is the SHA-256 of
     `encoded`; for `raw`, of the ASCII text "<MODE> <width> <height>\\n" (such as "RGB 28 28\\n")
     followed by `data`. A digest no longer retained fails with UNKNOWN_IMAGE: send the picture.
     """
@@ -1237,7 +1237,9 @@ class Template(google.protobuf.message.Message):
 
     @property
     def readouts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[global___Readout.ValueType]:
-        """Readouts it offers."""
+        """Readouts that ScoreCandidates and CompareCandidates offer with it. CritiqueCandidates always
+        reads after a critique.
+        """
 
     def __init__(
         self,

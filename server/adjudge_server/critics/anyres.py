@@ -15,9 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-VERSION = 1
-"""Part of every cache key: grows with any change that moves a pixel."""
-
 
 @dataclass(frozen=True, slots=True)
 class Geometry:

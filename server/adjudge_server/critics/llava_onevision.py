@@ -89,22 +89,34 @@ class LlavaOnevisionCritic:
         features = self._picture_features(batch)
         readings: dict[int, Reading] = {}
         for group in _groups(batch):
-            read = self._read_group(group, features)
-            readings.update(zip(group.indices, read, strict=True))
+            readings.update(self._read_group(group, features))
         return [readings[i] for i in range(len(batch))]
 
-    def _read_group(self, group: _Group, features: Features) -> list[Reading]:
-        prefix = group.prefix
-        cache = self._prefix_cache(group.items[0], prefix, features)
-        row = pack([Segment(item.token_ids[prefix:], item.tree) for item in group.items], prefix)
+    def _read_group(self, group: _Group, features: Features) -> dict[int, Reading]:
+        """Readings by index in the batch. The prefix is on the account of the first."""
+        cache = self._prefix_cache(group.items[0], group.prefix, features)
+        readings: dict[int, Reading] = {}
+        for row in _rows(group.items):
+            items = [group.items[i] for i in row]
+            first = 0 if readings else group.prefix
+            read = self._read_row(items, group.prefix, cache, first)
+            readings.update(zip([group.indices[i] for i in row], read, strict=True))
+        return readings
+
+    def _read_row(
+        self, items: Sequence[LlavaPrepared], prefix: int, cache: DynamicCache, account: int
+    ) -> list[Reading]:
+        """One pass; leaves the cache as it was. `account` is added to the first item's tokens."""
+        row = pack([Segment(item.token_ids[prefix:], item.tree) for item in items], prefix)
         hidden = self._language(
             inputs_embeds=self._embedding(self._tensor(row.token_ids))[None],
             position_ids=self._tensor(row.positions)[None],
             cache=cache,
             **self._attention(row),
         ).last_hidden_state[0]  # (N, hidden)
+        cache.crop(-len(row.token_ids))
         values = self._log_probs(hidden, row.read_rows, row.read_tokens)
-        ends = np.cumsum([0, *(len(item.tree.reads) for item in group.items)])
+        ends = np.cumsum([0, *(len(item.tree.reads) for item in items)])
         return [
             Reading(
                 opening_mass=item.tree.opening_mass(values[start:end]),
@@ -112,9 +124,9 @@ class LlavaOnevisionCritic:
                 computed_tokens=len(item.token_ids)
                 - prefix
                 + len(item.tree.tokens)
-                + (prefix if i == 0 else 0),
+                + (account if i == 0 else 0),
             )
-            for i, (item, (start, end)) in enumerate(zip(group.items, pairwise(ends), strict=True))
+            for i, (item, (start, end)) in enumerate(zip(items, pairwise(ends), strict=True))
         ]
 
     def _prefix_cache(self, item: LlavaPrepared, prefix: int, features: Features) -> DynamicCache:
@@ -188,6 +200,7 @@ class LlavaOnevisionCritic:
             features = self._picture_features([item])
             cache = self._prefix_cache(item, len(item.token_ids) - 1, features)
         following = item.token_ids[-1]
+        max_tokens = min(max_tokens, self.card.max_input_tokens - len(item.token_ids))
         while len(tokens) < max_tokens:
             following = self._next_token(following, cache)
             if following in self._end_tokens:
@@ -220,6 +233,21 @@ class LlavaOnevisionCritic:
 
     def _tensor(self, array: Array) -> torch.Tensor:
         return torch.from_numpy(array).to(self._device)
+
+
+def _rows(items: Sequence[LlavaPrepared]) -> list[list[int]]:
+    """Indices of the items of each packed row, such that padding a row's segments to its longest at
+    most doubles them: one long candidate must not make hundreds of short ones as long."""
+    rows: list[list[int]] = [[]]
+    total = 0
+    for index in sorted(range(len(items)), key=lambda i: items[i].own_tokens):
+        length = items[index].own_tokens
+        if rows[-1] and (len(rows[-1]) + 1) * length > 2 * (total + length):
+            rows.append([])
+            total = 0
+        rows[-1].append(index)
+        total += length
+    return rows
 
 
 def _groups(batch: Sequence[LlavaPrepared]) -> list[_Group]:

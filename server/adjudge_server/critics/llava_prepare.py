@@ -71,14 +71,14 @@ class Preparer:
         return [self._prepare(query, tiled, heads) for query in queries]
 
     def after(self, item: LlavaPrepared, text: str) -> LlavaPrepared:
-        """The same item, read after the critic has written `text`."""
+        """The same item, read after the critic has written `text`. Raises InputTooLong."""
         before = self._tokenizer.encode(TURN)
         turn = self._tokenizer.encode(TURN + text)
-        return replace(
-            item,
-            token_ids=item.token_ids[: len(item.token_ids) - len(before)] + tuple(turn),
-            tree=self._tree(item.template, TURN + text),
-        )
+        token_ids = item.token_ids[: len(item.token_ids) - len(before)] + tuple(turn)
+        tree = self._tree(item.template, TURN + text)
+        if error := self._too_long(len(token_ids) + len(tree.tokens)):
+            raise error
+        return replace(item, token_ids=token_ids, tree=tree)
 
     def _prepare(
         self, query: Query, tiled: Mapping[str, TiledPicture], heads: dict[str, list[int]]
@@ -88,13 +88,8 @@ class Preparer:
         if query.group not in heads:
             heads[query.group] = self._token_ids(query.head, pictures)
         tree = self._trees[query.template.hash]
-        total = len(token_ids) + len(tree.tokens)
-        if total > self._max_input_tokens:
-            return InputTooLong(
-                f"{total} tokens, the critic takes {self._max_input_tokens}",
-                actual=total,
-                maximum=self._max_input_tokens,
-            )
+        if error := self._too_long(len(token_ids) + len(tree.tokens)):
+            return error
         return LlavaPrepared(
             group=query.group,
             template=query.template,
@@ -102,6 +97,15 @@ class Preparer:
             shared_tokens=_common_prefix(token_ids, heads[query.group]),
             pictures=pictures,
             tree=tree,
+        )
+
+    def _too_long(self, total: int) -> InputTooLong | None:
+        if total <= self._max_input_tokens:
+            return None
+        return InputTooLong(
+            f"{total} tokens, the critic takes {self._max_input_tokens}",
+            actual=total,
+            maximum=self._max_input_tokens,
         )
 
     def _token_ids(self, text: str, pictures: Sequence[TiledPicture]) -> list[int]:
