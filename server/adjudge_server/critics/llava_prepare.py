@@ -75,10 +75,9 @@ class Preparer:
         before = self._tokenizer.encode(TURN)
         turn = self._tokenizer.encode(TURN + text)
         token_ids = item.token_ids[: len(item.token_ids) - len(before)] + tuple(turn)
-        tree = self._tree(item.template, TURN + text)
-        if error := self._too_long(len(token_ids) + len(tree.tokens)):
+        if error := self._too_long(len(token_ids) + len(item.tree.tokens)):
             raise error
-        return replace(item, token_ids=token_ids, tree=tree)
+        return replace(item, token_ids=token_ids, tree=self._tree(item.template, TURN + text))
 
     def _prepare(
         self, query: Query, tiled: Mapping[str, TiledPicture], heads: dict[str, list[int]]
