@@ -74,18 +74,30 @@ def to_prompt(prompt: PromptLike) -> tuple[Message, ...]:
 
 
 def to_candidates(candidates: Sequence[CandidateLike]) -> tuple[Candidate, ...]:
-    """The candidates, each as its parts. Raises TypeError if they are not what they should be."""
-    return tuple(_to_candidate(one) for one in _sequence(candidates, "candidates"))
+    """The candidates, each as its parts. Raises TypeError or ValueError, naming the candidate, if
+    one is not what it should be."""
+    return tuple(
+        _to_candidate(one, f"candidates[{index}]")
+        for index, one in enumerate(_sequence(candidates, "candidates"))
+    )
 
 
-def _to_candidate(candidate: CandidateLike) -> Candidate:
+def _to_candidate(candidate: CandidateLike, name: str) -> Candidate:
     if isinstance(candidate, str):
-        return (candidate,)
-    return _to_parts(_sequence(candidate, "a candidate"))
+        return (_text(candidate, name),)
+    return _to_parts(_sequence(candidate, name), name)
 
 
-def _to_parts(parts: Iterable[PartLike]) -> tuple[Part, ...]:
-    return tuple(part if isinstance(part, str) else to_image(part) for part in parts)
+def _to_parts(parts: Iterable[PartLike], name: str = "the prompt") -> tuple[Part, ...]:
+    return tuple(_text(part, name) if isinstance(part, str) else to_image(part) for part in parts)
+
+
+def _text(text: str, name: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} has a lone surrogate, which is no character") from error
+    return text
 
 
 def _sequence(value: Sequence[_T], what: str) -> Sequence[_T]:

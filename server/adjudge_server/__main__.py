@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import os
 import sys
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -59,6 +60,7 @@ def main() -> None:
     # as a model must never become a request to a hub.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["HF_HUB_OFFLINE"] = "1"
+    warnings.filterwarnings("ignore", module="PIL")  # strangers' pictures must not fill the log
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     from adjudge_server.serve import serve
 

@@ -52,6 +52,10 @@ class Config:
             if isinstance(value, int | float) and not value >= at_least:  # so that NaN is refused
                 flag = field.replace("_", "-")
                 raise ValueError(f"--{flag} {value}: must be at least {at_least}")
+        if self.max_message_bytes >= 2**31:
+            raise ValueError(
+                f"--max-message-bytes {self.max_message_bytes}: gRPC takes 2 GiB at most"
+            )
         host, _, port = self.listen.rpartition(":")
         if not host or not (port.isascii() and port.isdigit() and int(port) < 2**16):
             raise ValueError(f"--listen {self.listen}: must be host:port, port 0 to 65535")

@@ -60,7 +60,10 @@ def read_jobs(source: Source) -> list[Job]:
     if source.input_file is not None:
         if source.prompt or source.images or source.candidates or source.candidates_file:
             raise BadInput("--input brings its own prompts and candidates; give nothing else")
-        return list(_json_jobs(_read_lines(source.input_file), source.input_file))
+        jobs = list(_json_jobs(_read_lines(source.input_file), source.input_file))
+        if not jobs:
+            raise BadInput(f"{source.input_file}: there are no prompts in it")
+        return jobs
     if source.prompt is None:
         raise BadInput("give a --prompt with candidates, or an --input of JSON lines")
     if source.candidates and source.candidates_file:
@@ -70,6 +73,11 @@ def read_jobs(source: Source) -> list[Job]:
         candidates = _read_lines(source.candidates_file)
     if not candidates:
         raise BadInput("there are no candidates to judge")
+    try:
+        for text in (source.prompt, *candidates):
+            text.encode()
+    except UnicodeEncodeError as error:
+        raise BadInput(f"not valid UTF-8: {error.reason}") from error
     return [Job(None, source.prompt, tuple(source.images), tuple(candidates))]
 
 
@@ -88,9 +96,13 @@ def _json_jobs(lines: Sequence[str], path: str) -> Iterator[Job]:
         if not line.strip():
             continue
         try:
-            yield _json_job(json.loads(line), number)
-        except ValueError as error:
+            yield _json_job(json.loads(line, parse_constant=_no_constant), number)
+        except (ValueError, RecursionError) as error:
             raise BadInput(f"{path}, line {number + 1}: {error}") from error
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")  # Python reads it, but nobody could read our echo of it
 
 
 def _json_job(value: Any, number: int) -> Job:
@@ -103,6 +115,7 @@ def _json_job(value: Any, number: int) -> Job:
     prompt = value.get("prompt")
     if not isinstance(prompt, str):
         raise ValueError('"prompt" must be a string')
+    prompt.encode()
     candidates = _strings(value, "candidates")
     if not candidates:
         raise ValueError('"candidates" must have at least one')
@@ -118,6 +131,8 @@ def _strings(value: dict[str, Any], key: str) -> tuple[str, ...]:
     strings = value.get(key, [])
     if not isinstance(strings, list) or not all(isinstance(one, str) for one in strings):
         raise ValueError(f'"{key}" must be a list of strings')
+    for one in strings:
+        one.encode()  # a lone surrogate is a ValueError here, before anything is judged
     return tuple(strings)
 
 
