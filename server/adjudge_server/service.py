@@ -253,8 +253,7 @@ class RewardService(pb_grpc.RewardServiceServicer):
 
 
 def _check_readout(value: "pb.Readout.ValueType", template: Template) -> None:
-    offered = wire.write_template(template).readouts
-    if (value or pb.READOUT_DIRECT) not in offered:
+    if wire.READOUTS.get(value) not in template.readouts:
         raise UnsupportedOperation(
             f"{template.name} does not offer this readout here; CritiqueCandidates reads after a"
             " critique",

@@ -39,7 +39,12 @@ _KINDS = {
     Kind.POINTWISE: pb.TEMPLATE_KIND_POINTWISE,
     Kind.PAIRWISE: pb.TEMPLATE_KIND_PAIRWISE,
 }
-_READOUTS = {
+READOUTS = {
+    pb.READOUT_UNSPECIFIED: Readout.DIRECT,
+    pb.READOUT_DIRECT: Readout.DIRECT,
+    pb.READOUT_AFTER_CRITIQUE: Readout.AFTER_CRITIQUE,
+}
+_READOUTS_ON_THE_WIRE = {
     Readout.DIRECT: pb.READOUT_DIRECT,
     Readout.AFTER_CRITIQUE: pb.READOUT_AFTER_CRITIQUE,
 }
@@ -155,7 +160,7 @@ def write_template(template: Template) -> pb.Template:
         answers=[answer.label for answer in template.answers],
         accepts_reference="reference" in template.slots,
         accepts_rubric="rubric" in template.slots,
-        readouts=[_READOUTS[readout] for readout in template.readouts],
+        readouts=[_READOUTS_ON_THE_WIRE[readout] for readout in template.readouts],
     )
 
 
