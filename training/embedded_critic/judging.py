@@ -124,20 +124,3 @@ def _query(template: Template, picture: Picture, question: str, **slots: str) ->
         candidates=tuple(slots.values()),
         group=f"{template.name}\0{picture.digest}\0{rendered.head}",
     )
-
-
-def pearson(x: Sequence[float], y: Sequence[float]) -> float:
-    return float(np.corrcoef(x, y)[0, 1])
-
-
-def spearman(x: Sequence[float], y: Sequence[float]) -> float:
-    """Correlation of ranks; equals share their mean rank."""
-    return pearson(_ranks(x), _ranks(y))
-
-
-def _ranks(values: Sequence[float]) -> list[float]:
-    _, inverse, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    means = last - (counts - 1) / 2
-    ranks: list[float] = means[inverse].tolist()
-    return ranks

@@ -32,6 +32,8 @@ class Item:
     ends: tuple[int, ...] = ()
     """Characters of `user` right after each response: where its worth is to be known."""
     worths: tuple[float, ...] = ()
+    whole: bool = True
+    """Whether the answer ends here; if not, it is a beginning, and nothing is said of its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +125,11 @@ class Packer:
             next(i for i, (start, stop) in enumerate(user[1]) if stop > character + 1)
             for character in item.ends
         ]
+        ending = [self.encoder.im_end] if item.whole else []
         return Encoded(
             before=user[0],
-            after=[*self.separator, *answer[0], self.encoder.im_end],
-            weights=[*weights, OTHER_WEIGHT],
+            after=[*self.separator, *answer[0], *ending],
+            weights=[*weights, *[OTHER_WEIGHT] * len(ending)],
             ends=ends,
             worths=item.worths,
         )

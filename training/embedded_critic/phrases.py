@@ -1,8 +1,7 @@
 """Words and phrases that the response templates are put together from.
 
-A template is a string with slots in braces. `{0}`, `{1}`, `{2}` are the digits it names, `{a0}` the
-same with an article; every other slot is a key of `PHRASES` (or, in held-out templates, of
-`HELD_OUT_PHRASES`) and is replaced by one of its phrases, which may have slots themselves.
+A template is a string with slots in braces; a slot that is a key of `PHRASES` is replaced by one of
+its phrases, which may have slots themselves.
 """
 
 # One phrase per line would make a thousand lines.
@@ -53,6 +52,19 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "mountain", "bicycle", "bridge", "table", "chair", "lamp", "clock", "pizza", "city street",
         "train", "sandwich", "guitar", "woman with an umbrella", "man riding a horse",
         "bowl of fruit", "field of grass", "group of people", "laptop", "phone", "cup of coffee",
+        "airplane", "apple", "backpack", "ball", "balloon", "banana", "basket", "bear", "bed",
+        "bench", "book", "bottle", "box", "bread", "bus", "butterfly", "cake", "camera", "candle",
+        "carpet", "chicken", "church", "computer", "cow", "curtain", "desk", "door", "dress",
+        "drum", "duck", "elephant", "engine", "fence", "fish", "fork", "fountain", "frog", "garden",
+        "glass", "glove", "goat", "hammer", "hat", "helmet", "hill", "island", "jacket", "kettle",
+        "key", "kitchen", "kite", "knife", "ladder", "lake", "leaf", "lemon", "lion", "mirror",
+        "monkey", "motorbike", "mouse", "mushroom", "newspaper", "orange", "oven", "owl", "parrot",
+        "pencil", "piano", "pigeon", "pillow", "plate", "potato", "rabbit", "river", "road",
+        "rocket", "roof", "rose", "sheep", "ship", "shoe", "shovel", "skateboard", "snake", "sofa",
+        "spoon", "squirrel", "stairs", "suitcase", "sunflower", "swimmer", "television", "tent",
+        "tiger", "tomato", "toothbrush", "towel", "tower", "toy", "traffic light", "truck",
+        "turtle", "umbrella", "vase", "wallet", "watch", "whale", "wheel", "window", "zebra",
+        "penguin", "violin", "castle", "tractor", "teapot", "giraffe",
     ),
     "shape": (
         "cross", "circle", "square", "triangle", "star", "heart", "rectangle", "spiral", "arrow",
@@ -79,13 +91,9 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "Feel free to ask me more questions.", "Please tell me if I can do more for you.",
         "It was a pleasure to help.", "Images can tell us many things.",
     ),
-    "why0": (),  # filled from REASONS by the digit named
-}
-
-HELD_OUT_PHRASES: dict[str, tuple[str, ...]] = {
+    "clock": ("two", "three", "four", "five", "six", "seven", "eight", "nine", "2", "3", "5", "7"),
     "what": ("the scan", "this snapshot", "the frame", "this thumbnail", "the figure above"),
     "holds": ("carries", "reveals", "portrays", "holds", "gives us"),
-    "object": ("penguin", "violin", "castle", "tractor", "teapot", "giraffe"),
 }
 
 REASONS: tuple[tuple[str, ...], ...] = (
@@ -104,35 +112,29 @@ REASONS: tuple[tuple[str, ...], ...] = (
 INKS = {False: ("white", "light", "bright"), True: ("black", "dark")}
 PAPERS = {False: ("black", "dark"), True: ("white", "light", "bright")}
 
-OFF_TOPIC = (
-    "The capital of France is Paris.", "Water boils at one hundred degrees.",
-    "I like to play football on Sunday.", "The stock market went up today.",
-    "Please subscribe to our newsletter.", "Mix the flour with two eggs and bake the cake.",
-    "The meeting has been moved to Monday.", "My favorite color is blue.",
-    "Once upon a time there was a king.", "The train leaves at 9 in the evening.",
-    "Photosynthesis turns light into sugar.", "He bought 3 apples and 4 pears.",
-    "import numpy as np", "To reset your password, open the settings.",
-    "The weather is nice today.", "It will rain tomorrow with 5 degrees.",
-    "Shakespeare wrote many plays.", "She has two brothers and a sister.",
-    "The recipe needs a cup of sugar.", "Our team won the game 2 to 1.",
-    "The moon goes around the earth.", "Call me at 8 tonight.", "Buy now and save 70 percent.",
-)
-HELD_OUT_OFF_TOPIC = (
-    "Penguins live in the southern hemisphere.", "My flight was delayed by three hours.",
-    "Bitcoin fell again this morning.", "Dinner is served at 7.",
-    "Chess is a game for two players.",
-)
-REFUSALS = (
-    "I cannot answer that.", "I'm sorry, but I can't help with that.", "I don't know.",
-    "I do not know what this is.", "Sorry, I am not able to view images.", "I can't see any image.",
-    "As an AI language model, I cannot see pictures.", "No idea.", "I am unable to say.",
-    "I would rather not answer.", "Unable to determine.", "I can't tell.", "No answer.", "Unknown.",
-)
-HELD_OUT_REFUSALS = (
-    "My apologies, viewing pictures is beyond me.", "That is impossible for me to judge.",
-    "I have no clue.", "Regrettably I must decline.",
-)
 SYLLABLES = (
     "ba", "lo", "zu", "qui", "tre", "mok", "sha", "fni", "ok", "gar", "plo", "vee", "xi", "ju",
     "nd",
+)
+
+FILLERS = tuple(
+    """
+according across again all along already also although among art as at author available away back
+because begin below beside best better between big bold both bottom bring brush by careful
+carefully certain class clean close come common compared complete contrast corner course curved
+day deep describe design detail drawn easy edge element end enough entire evident exactly
+example expect face fact famous far field final find first follow font for form formed found frame
+friend from full general get gives good great ground hand happens have heavy here high his how
+image in inside instance into intended interesting joined just keep kept known last later leave
+left legible let line little long look lower made mainly make mark mean medium middle modern most
+move much name narrow natural near need new next nice now object of often old on once open order
+other our out outline own page paint paper part particular past pen pencil people perfect person
+place please point present pretty print put quick quite read readable really recognise regular
+right rough round rows same save school scene section seen set several shape short side sign
+single size slightly slow small smooth so soft some space stands standard start still stroke
+strong student style such symbol take tall technique text that the their them thick thin through
+time to together top toward tradition type typical up upper upright use used user usual usually
+version very via view visible wave way well when where which while wide wild will with within word
+work writing wrote year you young your
+""".split()  # noqa: SIM905
 )

@@ -4,76 +4,137 @@ The tiles are LLaVA-OneVision's anyres tiles for one grid pinpoint the size of t
 the whole picture stretched, and the picture fitted and centred on black.
 """
 
+import io
 import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageChops, ImageFilter
 
 TILE = 56
 PATCH = 14
 PATCHES = TILE // PATCH
-PLAIN_SHARE = 0.35
+PLAIN_SHARE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A grey picture of one digit."""
+    """A picture of one digit, in RGB."""
 
     image: Image.Image
     digit: int
     dark_on_light: bool
+    """Whether the ink is darker than the paper."""
+    coloured: bool
+    """Then nothing should be claimed of ink and paper in black and white."""
 
 
 def plain_picture(pixels: NDArray[np.uint8], digit: int) -> Picture:
     """The digit as the data set has it: light ink on dark paper."""
-    return Picture(Image.fromarray(pixels), digit, dark_on_light=False)
+    image = Image.fromarray(pixels).convert("RGB")
+    return Picture(image, digit, dark_on_light=False, coloured=False)
 
 
-def varied_picture(pixels: NDArray[np.uint8], digit: int, rng: np.random.Generator) -> Picture:
-    """The digit redrawn: turned, scaled, moved, on other paper with other ink.
+def varied_picture(
+    pixels: NDArray[np.uint8],
+    digit: int,
+    rng: np.random.Generator,
+    neighbour: NDArray[np.uint8] | None = None,
+) -> Picture:
+    """The digit redrawn: turned, scaled, moved, on other paper with other ink, compressed.
 
-    Without this the critic would know 28x28 light-on-dark pictures only.
+    Without this the critic would know 28x28 light-on-dark pictures only. A `neighbour` is another
+    digit of which a part may show at the side, as in photographs of house numbers.
     """
     dark_on_light = bool(rng.random() < 0.4)
     if rng.random() < PLAIN_SHARE:
-        drawn = pixels.astype(np.float32)
+        level = pixels.astype(np.float32) / 255
         if rng.random() < 0.5:
-            drawn = np.roll(drawn, rng.integers(-2, 3, 2), (0, 1))
-        paper, ink = 0.0, 255.0
+            level = np.roll(level, rng.integers(-2, 3, 2), (0, 1))
+        ink, paper = np.full(3, 255.0), np.zeros(3)
+        coloured = False
     else:
-        drawn = _redraw(pixels, rng)
-        paper, ink = rng.uniform(0, 60), rng.uniform(170, 255)
-        if rng.random() < 0.5:
-            paper = 0.0
-    level = drawn / 255
+        level = _redraw(pixels, rng, neighbour) / 255
+        if rng.random() < 0.25:  # another thickness of stroke
+            level = level ** rng.uniform(0.5, 1.6)
+        coloured = bool(rng.random() < 0.3)
+        ink, paper = _colours(rng) if coloured else _greys(rng)
     if dark_on_light:
-        paper, ink = 255 - paper, 255 - ink
-    grey = paper + (ink - paper) * level
-    if rng.random() < 0.2:
-        grey = grey + rng.normal(0, rng.uniform(2, 12), grey.shape)
-    return Picture(
-        Image.fromarray(np.clip(np.round(grey), 0, 255).astype(np.uint8)), digit, dark_on_light
-    )
+        ink, paper = (paper, ink) if coloured else (255 - ink, 255 - paper)
+    rgb = paper + (ink - paper) * level[..., None]
+    if coloured and rng.random() < 0.5:  # light that falls from one side
+        height, width = level.shape
+        slope = np.linspace(-1, 1, width)[None, :, None] * rng.uniform(-30, 30)
+        rgb = rgb + slope + np.linspace(-1, 1, height)[:, None, None] * rng.uniform(-30, 30)
+    if rng.random() < 0.25:
+        rgb = rgb + rng.normal(0, rng.uniform(2, 14), rgb.shape)
+    image = Image.fromarray(np.clip(np.round(rgb), 0, 255).astype(np.uint8))
+    return Picture(_worn(image, rng), digit, dark_on_light, coloured)
 
 
-def _redraw(pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
+def _greys(rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    paper = rng.uniform(0, 60) if rng.random() < 0.5 else 0.0
+    return np.full(3, rng.uniform(170, 255)), np.full(3, paper)
+
+
+def _colours(rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Ink and paper that differ in brightness by a quarter of the range at least."""
+    while True:
+        ink, paper = rng.uniform(0, 255, 3), rng.uniform(0, 255, 3)
+        if _LUMA @ (ink - paper) > 64:
+            return ink, paper
+
+
+_LUMA = np.array([0.299, 0.587, 0.114])
+
+
+def _worn(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Sometimes blurred, sometimes through JPEG."""
+    if rng.random() < 0.12:
+        image = image.filter(
+            ImageFilter.GaussianBlur(rng.uniform(0.2, 0.2 + 0.02 * min(image.size)))
+        )
+    if rng.random() < 0.15:
+        stream = io.BytesIO()
+        image.save(stream, "JPEG", quality=int(rng.integers(25, 95)))
+        image = Image.open(stream).convert("RGB")
+    return image
+
+
+def _redraw(
+    pixels: NDArray[np.uint8], rng: np.random.Generator, neighbour: NDArray[np.uint8] | None
+) -> NDArray[np.float32]:
     digit = Image.fromarray(pixels)
-    stretch = np.exp(rng.normal(0, 0.08, 2))
-    side = rng.uniform(24, 100)
-    width, height = (max(12, round(side * s)) for s in stretch)
-    digit = digit.resize((width, height), Image.Resampling.BICUBIC)
-    digit = digit.rotate(float(rng.normal(0, 7)), Image.Resampling.BICUBIC)
+    stretch = np.exp(rng.normal(0, 0.1, 2))
+    side = rng.uniform(24, 100) if rng.random() < 0.85 else rng.uniform(9, 20)
+    width, height = (max(8, round(side * s)) for s in stretch)
+    angle = float(rng.normal(0, 7))
+    # Turned before it is made small: eight pixels cannot be turned.
+    digit = digit.rotate(angle, Image.Resampling.BICUBIC)
+    tight = rng.random() < 0.2
+    if tight:  # no margin at all, as in the 8x8 and 16x16 collections
+        left, top, right, bottom = digit.point(lambda v: 255 * (v > 40)).getbbox() or (0, 0, 28, 28)
+        digit = digit.crop((left, top, right, bottom))
+    digit = digit.resize((width, height), Image.Resampling.BOX if side < 20 else _BICUBIC)
     # Canvas: from slightly cropping the digit's own margin to half as large again, any aspect.
-    canvas_width = max(12, round(width * rng.uniform(0.9, 1.5)))
-    canvas_height = max(12, round(height * rng.uniform(0.9, 1.5)))
+    low = 1.0 if tight else 0.9
+    canvas_width = max(8, round(width * rng.uniform(low, 1.5)))
+    canvas_height = max(8, round(height * rng.uniform(low, 1.5)))
     canvas = Image.new("L", (canvas_width, canvas_height), 0)
-    canvas.paste(
-        digit,
-        (_place(canvas_width, width, rng), _place(canvas_height, height, rng)),
-    )
+    place = _place(canvas_width, width, rng), _place(canvas_height, height, rng)
+    if neighbour is not None:
+        other = Image.fromarray(neighbour).resize((width, height), _BICUBIC)
+        shift = round(width * rng.uniform(0.75, 0.9)) * (1 if rng.random() < 0.5 else -1)
+        canvas.paste(other, (place[0] + shift, place[1]))
+        drawn = Image.new("L", canvas.size, 0)
+        drawn.paste(digit, place)
+        return np.asarray(ImageChops.lighter(canvas, drawn), dtype=np.float32)
+    canvas.paste(digit, place)
     return np.asarray(canvas, dtype=np.float32)
+
+
+_BICUBIC = Image.Resampling.BICUBIC
 
 
 def _place(canvas: int, size: int, rng: np.random.Generator) -> int:
@@ -85,15 +146,15 @@ def _place(canvas: int, size: int, rng: np.random.Generator) -> int:
 class Tiles:
     """What the tower sees of a picture."""
 
-    grey: NDArray[np.uint8]
-    """(2, 56, 56): stretched, then fitted. Grey stands for three equal channels."""
+    rgb: NDArray[np.uint8]
+    """(2, 56, 56, 3): stretched, then fitted."""
     kept: tuple[int, int]
     """Rows and columns of the fitted tile's patch grid that unpadding keeps."""
 
 
 def tiles(image: Image.Image) -> Tiles:
-    """LLaVA-OneVision's tiles of a grey picture."""
-    stretched = image.resize((TILE, TILE), Image.Resampling.BICUBIC)
+    """LLaVA-OneVision's tiles of an RGB picture."""
+    stretched = image.resize((TILE, TILE), _BICUBIC)
     width, height = image.size
     scale_width, scale_height = TILE / width, TILE / height
     if scale_width < scale_height:
@@ -102,7 +163,7 @@ def tiles(image: Image.Image) -> Tiles:
         new_width, new_height = min(math.ceil(width * scale_height), TILE), TILE
     fitted = Image.new(image.mode, (TILE, TILE), 0)
     fitted.paste(
-        image.resize((new_width, new_height), Image.Resampling.BICUBIC),
+        image.resize((new_width, new_height), _BICUBIC),
         ((TILE - new_width) // 2, (TILE - new_height) // 2),
     )
     return Tiles(np.stack([np.asarray(stretched), np.asarray(fitted)]), _kept(width, height))

@@ -3,8 +3,9 @@
 The two judge prompts are LLaVA-Critic's, byte for byte.
 """
 
-from embedded_critic.grammar import TIE_BELOW, Response, Truth
+from embedded_critic.grammar import Response
 from embedded_critic.phrases import WORDS
+from embedded_critic.rubric import TIE_BELOW, Truth
 
 SYSTEM = "You are a helpful assistant."
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-VOCABULARY = 1024
+VOCABULARY = 2048
 END_OF_TEXT, IM_START, IM_END, IMAGE = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>"
 SPECIALS = (END_OF_TEXT, IM_START, IM_END, IMAGE)
 _QWEN2 = (

@@ -30,6 +30,7 @@ from embedded_critic.pictures import (
 
 BATCH = 64  # per process
 PEAK_RATE = 1.5e-3
+NEIGHBOUR_SHARE = 0.1
 NUM_CLASSES = 12  # ten digits; dark on light, light on dark
 
 
@@ -45,10 +46,9 @@ def tower_config() -> SiglipVisionConfig:
     )
 
 
-def to_pixel_values(grey: NDArray[np.uint8]) -> Tensor:
-    """(n, 56, 56) bytes to (n, 3, 56, 56) in [-1, 1]."""
-    scaled = (torch.from_numpy(grey).float() / 255 - 0.5) / 0.5
-    return scaled[:, None].expand(-1, 3, -1, -1)
+def to_pixel_values(rgb: NDArray[np.uint8]) -> Tensor:
+    """(n, 56, 56, 3) bytes to (n, 3, 56, 56) in [-1, 1]."""
+    return ((torch.from_numpy(rgb).float() / 255 - 0.5) / 0.5).permute(0, 3, 1, 2)
 
 
 def features(tower: SiglipVisionModel, pixel_values: Tensor) -> Tensor:
@@ -79,16 +79,19 @@ def class_loss(head: nn.Linear, states: Tensor, digits: Tensor, dark: Tensor) ->
 def random_views(
     digits: Digits, count: int, rng: np.random.Generator
 ) -> list[tuple[Picture, Tiles]]:
-    chosen = rng.integers(0, len(digits), count)
-    pictures = [varied_picture(digits.pixels[i], int(digits.labels[i]), rng) for i in chosen]
+    pictures = []
+    for i, other in rng.integers(0, len(digits), (count, 2)):
+        neighbour = digits.pixels[other] if rng.random() < NEIGHBOUR_SHARE else None
+        pixels, label = digits.pixels[i], int(digits.labels[i])
+        pictures.append(varied_picture(pixels, label, rng, neighbour))
     return [(picture, tiles(picture.image)) for picture in pictures]
 
 
 def accuracy(tower: SiglipVisionModel, head: nn.Linear, held_out: Digits) -> float:
     """Share of the held-out digits, as the data set has them, that the classifier reads."""
-    grey = np.concatenate([tiles(plain_picture(p, 0).image).grey[:1] for p in held_out.pixels])
+    rgb = np.concatenate([tiles(plain_picture(p, 0).image).rgb[:1] for p in held_out.pixels])
     with torch.no_grad():
-        logits = head(features(tower, to_pixel_values(grey))).mean(1)[:, :10]
+        logits = head(features(tower, to_pixel_values(rgb))).mean(1)[:, :10]
     return float((logits.argmax(1).numpy() == held_out.labels).mean())
 
 
@@ -119,8 +122,8 @@ def train_tower(
             group["lr"] = rate
         views = random_views(training, BATCH, rng)
         # One tile of each view: the other is nearly the same picture.
-        grey = np.stack([t.grey[rng.integers(0, 2)] for _, t in views])
-        states = features(tower, to_pixel_values(grey))
+        rgb = np.stack([t.rgb[rng.integers(0, 2)] for _, t in views])
+        states = features(tower, to_pixel_values(rgb))
         labels = torch.tensor([p.digit for p, _ in views])
         dark = torch.tensor([int(p.dark_on_light) for p, _ in views])
         loss = class_loss(head, states, labels, dark)

@@ -27,11 +27,11 @@ from torch.nn import functional as F
 
 from embedded_critic.alignment import align_embeddings, fit_projector
 from embedded_critic.digits import Digits, load_digits
-from embedded_critic.grammar import Truth
 from embedded_critic.model import Critic, build_model, save_checkpoint
 from embedded_critic.packing import Batch, Packer
 from embedded_critic.parallel import average_gradients, join
-from embedded_critic.tasks import WIDENING, Phase, corpus, draw_exercise, phase_at
+from embedded_critic.rubric import Truth
+from embedded_critic.tasks import Phase, corpus, draw_exercise, phase_at
 from embedded_critic.tokenizer import Encoder, save_tokenizer, train_tokenizer
 from embedded_critic.tower import (
     features,
@@ -53,15 +53,13 @@ class Settings:
     seed: int = 1
     processes: int = 2
     port: int = 29512
-    tower_steps: int = 2600
+    tower_steps: int = 2800
     pool_views: int = 36000
     steps: int = 4800
-    widen_steps: int = 1800
     rows: int = 3  # per process and step
-    lanes: int = 4
-    lane: int = 144
+    lanes: int = 6
+    lane: int = 112
     peak_rate: float = 1.5e-3
-    widen_rate: float = 7e-4
     save_every: int = 100
 
 
@@ -73,6 +71,7 @@ class Pool:
     """(n, 2, 16, hidden)"""
     digits: NDArray[np.int64]
     dark_on_light: NDArray[np.bool_]
+    coloured: NDArray[np.bool_]
     kept: NDArray[np.int64]
     """(n, 2)"""
 
@@ -87,7 +86,6 @@ def main() -> None:
         "tower_steps",
         "pool_views",
         "steps",
-        "widen_steps",
         "rows",
     ):
         flag = "--" + name.replace("_", "-")
@@ -142,19 +140,27 @@ def _pool(training: Digits, rank: int, settings: Settings) -> Pool:
         tower, _ = load_tower(settings.out / "tower.pt")
         rng = np.random.default_rng([settings.seed, rank, 3])
         parts: list[NDArray[np.float16]] = []
-        digits, dark, kept = [], [], []
+        digits, dark, coloured, kept = [], [], [], []
         for start in range(0, share, 200):
             views = random_views(training, min(200, share - start), rng)
-            grey = np.concatenate([t.grey for _, t in views])
+            rgb = np.concatenate([t.rgb for _, t in views])
             with torch.no_grad():
-                states = features(tower, to_pixel_values(grey))
+                states = features(tower, to_pixel_values(rgb))
             parts.append(states.view(len(views), 2, *states.shape[1:]).half().numpy())
             digits += [p.digit for p, _ in views]
             dark += [p.dark_on_light for p, _ in views]
+            coloured += [p.coloured for p, _ in views]
             kept += [t.kept for _, t in views]
-        np.savez(path, features=np.concatenate(parts), digits=digits, dark=dark, kept=kept)
+        np.savez(
+            path,
+            features=np.concatenate(parts),
+            digits=digits,
+            dark_on_light=dark,
+            coloured=coloured,
+            kept=kept,
+        )
     with np.load(path) as arrays:
-        return Pool(arrays["features"], arrays["digits"], arrays["dark"], arrays["kept"])
+        return Pool(**arrays)
 
 
 def _train_language(pool: Pool, rank: int, settings: Settings, log: Callable[[str], None]) -> None:
@@ -202,7 +208,7 @@ def _train_language(pool: Pool, rank: int, settings: Settings, log: Callable[[st
     packer = Packer(encoder, settings.lanes, settings.lane)
     began = time.monotonic()
     tally = _Tally()
-    total = settings.steps + settings.widen_steps
+    total = settings.steps
     for step in range(first, total):
         phase, rate = _schedule(step, settings)
         rng = np.random.default_rng([settings.seed, rank, 4, step])  # so that resuming is exact
@@ -231,15 +237,10 @@ def _train_language(pool: Pool, rank: int, settings: Settings, log: Callable[[st
 
 
 def _schedule(step: int, settings: Settings) -> tuple[Phase, float]:
-    """What is practised at a step, and the learning rate: one cosine each for the two parts."""
-    if step < settings.steps:
-        share, done, peak = step / settings.steps, step, settings.peak_rate
-        phase = phase_at(share)
-    else:
-        done, peak, phase = step - settings.steps, settings.widen_rate, WIDENING
-        share = done / settings.widen_steps
-    rate = peak * min(1.0, (done + 1) / 100)
-    return phase, rate * (0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * share)))
+    """What is practised at a step, and the learning rate: a cosine after a short rise."""
+    share = step / settings.steps
+    rate = settings.peak_rate * min(1.0, (step + 1) / 100)
+    return phase_at(share), rate * (0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * share)))
 
 
 class _Tally:
@@ -265,7 +266,9 @@ def _draw_batch(
     chosen = rng.integers(0, len(pool.digits), settings.rows)
     rows = []
     for place, index in enumerate(chosen):
-        truth = Truth(int(pool.digits[index]), bool(pool.dark_on_light[index]))
+        truth = Truth(
+            int(pool.digits[index]), bool(pool.dark_on_light[index]), bool(pool.coloured[index])
+        )
         exercise = draw_exercise(truth, phase, rng)
         encoded = packer.encode([*exercise.items, exercise.pilot])
         rows.append(packer.row(place, tuple(pool.kept[index]), encoded[:-1], encoded[-1]))
