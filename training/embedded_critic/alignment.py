@@ -1,7 +1,8 @@
-"""Stage two: image tokens start out as the embedding of the digit they show.
+"""Stage two: image tokens start out as the embedding of what they show.
 
-The words and the numeral of a digit share a direction in the embedding table, and the projector is
-fitted so that every patch of a picture lands on it. "Does the response name the digit shown?" is
+The words and the numeral of a digit share a direction in the embedding table, so do those of a
+shape and a colour, and the projector is fitted so that every patch of a picture lands on them.
+"Does the response name the digit shown?" is
 then a dot product away at step 0; without this the image is noise that the model first learns to
 ignore.
 """
@@ -12,34 +13,37 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from embedded_critic.phrases import WORDS
 from embedded_critic.tokenizer import Encoder
+from embedded_critic.views import HOW, WHAT
 
 EMBEDDING_STD = 0.04
 
 
 def align_embeddings(table: nn.Embedding, encoder: Encoder) -> Tensor:
-    """Gives every digit's tokens a shared part. Returns the (12, hidden) directions.
+    """Gives the tokens of every digit, shape and colour a shared part.
 
-    Rows 10 and 11 stand for light on dark and dark on light.
+    Returns the directions, (len(WHAT) + len(HOW), hidden).
     """
     hidden = table.embedding_dim
-    directions = torch.randn(12, hidden) * EMBEDDING_STD
+    names = (*WHAT, *HOW)
+    directions = torch.randn(len(names), hidden) * EMBEDDING_STD
     with torch.no_grad():
-        for digit, word in enumerate(WORDS):
-            for text in (str(digit), word, f" {word}", word.capitalize(), f" {word.capitalize()}"):
+        for row, name in enumerate(names):
+            numeral = (str(row),) if row < 10 else ()
+            word = name.capitalize()
+            for text in (*numeral, name, f" {name}", word, f" {word}"):
                 token = encoder.token_id(text)
                 if token is not None:
                     own = torch.randn(hidden) * EMBEDDING_STD
-                    table.weight[token] = 0.8 * directions[digit] + 0.6 * own
+                    table.weight[token] = 0.8 * directions[row] + 0.6 * own
     return directions
 
 
 def fit_projector(
     projector: nn.Module,
     features: Tensor,
-    digits: Tensor,
-    dark: Tensor,
+    what: Tensor,
+    how: Tensor,
     directions: Tensor,
     *,
     steps: int,
@@ -56,7 +60,7 @@ def fit_projector(
         first.bias.copy_(-first.weight @ mean)
         second.weight.normal_(0, 0.02)
         second.bias.zero_()
-    targets = 0.8 * directions[digits] + 0.5 * directions[10 + dark]  # (n, hidden)
+    targets = 0.8 * directions[what] + 0.5 * directions[len(WHAT) + how]  # (n, hidden)
     optimizer = torch.optim.Adam(projector.parameters(), lr=3e-3)
     for step in range(steps):
         for group in optimizer.param_groups:

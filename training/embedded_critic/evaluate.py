@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from embedded_critic.judging import Judge, to_picture
 from embedded_critic.pictures import Picture, plain_picture, varied_picture
 from embedded_critic.robustness import KINDS, redrawn
 from embedded_critic.rubric import Truth
+from embedded_critic.shape_trials import measure_shapes
+from embedded_critic.shapes import ShapePictures, load_shapes
 from embedded_critic.trials import SEED, Sample, attacked, best_of_n, measure, pictures_only
 
 EXAMPLE = Path(__file__).parents[2] / "examples/images/seven.png"
@@ -62,6 +65,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seven", type=Path, default=EXAMPLE, help="the well-known seven")
+    parser.add_argument("--parts", default=",".join(PARTS), help="default: all of them")
     parser.add_argument("--out", type=Path, help="default: evaluation.json in the checkpoint")
     options = parser.parse_args()
     began = time.monotonic()
@@ -71,10 +75,11 @@ def main() -> None:
         "seed": SEED,
     }
     load_digits(options.data)  # downloads, before the parts need it
+    load_shapes(options.data)
     with ProcessPoolExecutor(options.processes, multiprocessing.get_context("spawn")) as pool:
         parts = {
             name: pool.submit(_measure_part, options.checkpoint, options.data, options.images, name)
-            for name in PARTS
+            for name in options.parts.split(",")
         }
         for name, part in parts.items():
             result[name] = part.result()
@@ -87,33 +92,44 @@ def main() -> None:
     out.write_text(json.dumps(result, indent=2) + "\n")
 
 
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Pictures that were not trained on."""
+
+    digits: Digits
+    shapes: ShapePictures
+
+
 def _words(wording: Wording, *, varied: bool = False) -> "Part":
-    return lambda judge, digits: measure(judge, samples(digits, varied=varied), wording)
+    return lambda judge, held_out: measure(judge, samples(held_out.digits, varied=varied), wording)
 
 
-def _pictures(judge: Judge, digits: Digits) -> dict[str, Any]:
-    return {
-        kind: pictures_only(judge, [_sample(p) for p in redrawn(kind, digits)]) for kind in KINDS
-    }
+def _pictures(judge: Judge, held_out: HeldOut) -> dict[str, Any]:
+    kinds = {kind: [_sample(p) for p in redrawn(kind, held_out.digits)] for kind in KINDS}
+    return {kind: pictures_only(judge, chosen) for kind, chosen in kinds.items() if chosen}
 
 
-Part = Callable[[Judge, Digits], dict[str, Any]]
+Part = Callable[[Judge, HeldOut], dict[str, Any]]
 PARTS: dict[str, Part] = {
     "phrasings_held_out": _words(Wording.HELD_OUT),
     "phrasings_trained": _words(Wording.TRAINED),
     "phrasings_held_out_redrawn_pictures": _words(Wording.HELD_OUT, varied=True),
-    "pictures": _pictures,
-    "attacks": lambda judge, digits: {"held_out": attacked(judge, samples(digits))},
-    "best_of_n": lambda judge, digits: best_of_n(judge, samples(digits)),
     "phrasings_development": _words(Wording.DEVELOPMENT),
+    "pictures": _pictures,
+    "attacks": lambda judge, held_out: {"held_out": attacked(judge, samples(held_out.digits))},
+    "best_of_n": lambda judge, held_out: best_of_n(judge, samples(held_out.digits)),
+    "shapes": lambda judge, held_out: measure_shapes(judge, held_out.shapes),
 }
 
 
 def _measure_part(checkpoint: Path, data: Path, images: int, name: str) -> dict[str, Any]:
     torch.set_num_threads(1)
-    _, held_out = load_digits(data)
-    chosen = Digits(held_out.pixels[:images], held_out.labels[:images])
-    return PARTS[name](Judge(checkpoint), chosen)
+    (_, digits), (_, shapes) = load_digits(data), load_shapes(data)
+    held_out = HeldOut(
+        Digits(digits.pixels[:images], digits.labels[:images]),
+        ShapePictures(shapes.pixels[:images], shapes.truths[:images]),
+    )
+    return PARTS[name](Judge(checkpoint), held_out)
 
 
 def samples(digits: Digits, *, varied: bool = False) -> list[Sample]:

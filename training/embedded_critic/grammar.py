@@ -13,6 +13,7 @@ import numpy as np
 from embedded_critic import phrasings
 from embedded_critic.phrases import REASONS
 from embedded_critic.phrasings import Phrasings
+from embedded_critic.prompts import Judged
 from embedded_critic.recombined import RECOMBINED
 from embedded_critic.rubric import BY_NAME, CATEGORIES, Category, Claim, Truth
 from embedded_critic.slots import sentence_cased
@@ -98,6 +99,9 @@ class Response:
         if self._rest_holds(truth):
             return self.category.label
         return "Wrong color" if self.category.claim is Claim.COLOURED else "Wrong reason"
+
+    def judged(self, truth: Truth) -> Judged:
+        return Judged(self.text, self.score(truth), self.label(truth))
 
     def _rest_holds(self, truth: Truth) -> bool:
         match self.category.claim:

@@ -13,7 +13,7 @@ Summary = dict[str, float | int]
 
 
 def share(flags: ArrayLike) -> float:
-    return float(np.mean(flags))
+    return float(np.asarray(flags, float).mean())
 
 
 def pearson(x: Sequence[float], y: Sequence[float]) -> float:

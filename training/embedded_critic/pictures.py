@@ -70,7 +70,7 @@ def varied_picture(
     if rng.random() < 0.25:
         rgb = rgb + rng.normal(0, rng.uniform(2, 14), rgb.shape)
     image = Image.fromarray(np.clip(np.round(rgb), 0, 255).astype(np.uint8))
-    return Picture(_worn(image, rng), digit, dark_on_light, coloured)
+    return Picture(worn(image, rng), digit, dark_on_light, coloured)
 
 
 def _greys(rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -89,7 +89,7 @@ def _colours(rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
-def _worn(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+def worn(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Sometimes blurred, sometimes through JPEG."""
     if rng.random() < 0.12:
         image = image.filter(

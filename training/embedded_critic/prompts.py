@@ -3,7 +3,8 @@
 The two judge prompts are LLaVA-Critic's, byte for byte.
 """
 
-from embedded_critic.grammar import Response
+from dataclasses import dataclass
+
 from embedded_critic.phrases import WORDS
 from embedded_critic.rubric import TIE_BELOW, Truth
 
@@ -97,21 +98,32 @@ CAPTION_FORMS = (
 )
 
 
-def score_answer(response: Response, truth: Truth) -> str:
-    return f"Score: {response.score(truth)}. {response.label(truth)}: {_shown(truth)}"
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A response and what it is worth."""
+
+    text: str
+    score: int
+    """0 to 100"""
+    label: str
+    """A word or two for the reasons."""
 
 
-def verdict(first: Response, second: Response, truth: Truth) -> int:
+def score_answer(response: Judged, shown: str) -> str:
+    """`shown` is what the picture shows: "a seven"."""
+    return f"Score: {response.score}. {response.label}: the image shows {shown}."
+
+
+def verdict(first: Judged, second: Judged) -> int:
     """Index into VERDICTS."""
-    difference = first.score(truth) - second.score(truth)
+    difference = first.score - second.score
     if abs(difference) < TIE_BELOW:
         return 2
     return 0 if difference > 0 else 1
 
 
-def verdict_answer(first: Response, second: Response, truth: Truth) -> str:
-    opening = VERDICTS[verdict(first, second, truth)]
-    return f"{opening}. T{_shown(truth)[1:]}"
+def verdict_answer(first: Judged, second: Judged, shown: str) -> str:
+    return f"{VERDICTS[verdict(first, second)]}. The image shows {shown}."
 
 
 def caption(truth: Truth, form: str) -> str:
@@ -119,5 +131,5 @@ def caption(truth: Truth, form: str) -> str:
     return form.format(w=WORDS[truth.digit], d=truth.digit, c=colours)
 
 
-def _shown(truth: Truth) -> str:
-    return f"the image shows a {WORDS[truth.digit]}."
+def shown(truth: Truth) -> str:
+    return f"{'an' if truth.digit == 8 else 'a'} {WORDS[truth.digit]}"

@@ -38,7 +38,8 @@ _WORD = re.compile(r"[A-Za-z]+(?:-[a-z]+)?")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _NEVER_SLIPS = frozenset(
     {*WORDS, "not", "odd", "even", "than", "less", "more", "over", "under", "below", "above"}
-    | {"white", "black", "dark", "light", "bright"}
+    | {"white", "black", "dark", "light", "bright", "circle", "rectangle", "triangle", "gray"}
+    | {"green", "blue", "yellow", "teal", "brown"}
 )
 
 

@@ -1,5 +1,6 @@
 """What the critic is asked during training: rows of captions, scores and comparisons."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,17 +17,18 @@ from embedded_critic.grammar import (
     respond,
     single_category,
 )
-from embedded_critic.packing import Item
+from embedded_critic.items import (
+    Exercise,
+    caption_exercise,
+    comparing_exercise,
+    pairwise_item,
+    pointwise_item,
+    scoring_exercise,
+)
 from embedded_critic.phrases import WORDS
 from embedded_critic.rubric import BY_NAME, Category, Truth
-
-
-@dataclass(frozen=True, slots=True)
-class Exercise:
-    """Items about one picture and one question, and another of their kind that differs early."""
-
-    items: list[Item]
-    pilot: Item
+from embedded_critic.shape_grammar import shape_answer, shape_pair
+from embedded_critic.shapes import COLOURS, SHAPES, ShapeTruth
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,97 +62,53 @@ def phase_at(share: float) -> Phase:
     return next(p for p in CURRICULUM if share < p.until or p.until == 1.0)
 
 
-def pointwise_item(
-    question: str,
-    response: Response,
-    truth: Truth,
-    *,
-    template: str = prompts.POINTWISE,
-    whole: bool = True,
-) -> Item:
-    user, ends = _fill(template, prompt=question, candidate=response.text)
-    answer = prompts.score_answer(response, truth)
-    start, stop = len(prompts.SCORE_OPENING), answer.index(".") + 1
-    return Item(
-        user,
-        answer if whole else answer[:stop],
-        (start, stop),  # with the full stop, which tells 8 from 85
-        (ends["candidate"],),
-        (response.score(truth) / 100,),
-        whole,
-    )
-
-
-def pairwise_item(
-    question: str,
-    first: Response,
-    second: Response,
-    truth: Truth,
-    *,
-    template: str = prompts.PAIRWISE,
-    whole: bool = True,
-) -> Item:
-    user, ends = _fill(template, prompt=question, first=first.text, second=second.text)
-    answer = prompts.verdict_answer(first, second, truth)
-    return Item(
-        user,
-        answer if whole else answer[: answer.index(".") + 1],
-        (len("The"), len("The first")),
-        (ends["first"], ends["second"]),
-        (first.score(truth) / 100, second.score(truth) / 100),
-        whole,
-    )
-
-
-def draw_exercise(truth: Truth, phase: Phase, rng: np.random.Generator) -> Exercise:
+def draw_exercise(truth: Truth | ShapeTruth, phase: Phase, rng: np.random.Generator) -> Exercise:
+    if isinstance(truth, ShapeTruth):
+        return _about_shape(truth, phase, rng)
     draw = rng.random()
     question = _question(rng)
     if draw < phase.captions:
-        return _captions(truth, question, rng)
-    full = rng.random() < phase.full_prompt
+        forms = rng.choice(len(prompts.CAPTION_FORMS), 3, replace=False)
+        captions = [prompts.caption(truth, prompts.CAPTION_FORMS[f]) for f in forms]
+        return caption_exercise(question, captions)
+    full, shown = bool(rng.random() < phase.full_prompt), prompts.shown(truth)
     if draw < phase.captions + phase.pairwise:
-        template = prompts.PAIRWISE if full else prompts.SHORT_PAIRWISE
-        pairs = [_pair(truth, question, phase, rng) for _ in range(ITEMS_PER_ROW)]
-        pairs += [(b, a) for a, b in pairs[: ITEMS_PER_ROW // 4]]
-        items = [
-            pairwise_item(
-                question, a, b, truth, template=template, whole=bool(rng.random() < phase.reasons)
-            )
-            for a, b in pairs
+        pairs = [
+            (a.judged(truth), b.judged(truth))
+            for a, b in (_pair(truth, question, phase, rng) for _ in range(ITEMS_PER_ROW))
         ]
-        pilot, _ = _fill(template, prompt=question, first="~", second="~")
-        return Exercise(_shuffled(items, rng), Item(pilot, "", (0, 0)))
-    template = prompts.POINTWISE if full else prompts.SHORT_POINTWISE
+        return comparing_exercise(question, pairs, shown, rng, full=full, reasons=phase.reasons)
     responses = [respond(_category(phase, rng), truth, question, rng) for _ in range(ITEMS_PER_ROW)]
     twins = [opposite(r, truth, rng) for r in responses]
     responses += [twin for twin in twins if twin][: ITEMS_PER_ROW // 2]
-    items = [
-        pointwise_item(
-            question, r, truth, template=template, whole=bool(rng.random() < phase.reasons)
+    judged = [r.judged(truth) for r in responses]
+    return scoring_exercise(question, judged, shown, rng, full=full, reasons=phase.reasons)
+
+
+def _about_shape(truth: ShapeTruth, phase: Phase, rng: np.random.Generator) -> Exercise:
+    draw = rng.random()
+    question, asked = truth.questions[rng.integers(len(truth.questions))]
+    if draw < phase.captions:
+        captions = [truth.shown, truth.colour, truth.shape]
+        return caption_exercise("What does the image show?", captions)
+    full = bool(rng.random() < phase.full_prompt)
+    if draw < phase.captions + phase.pairwise:
+        pairs = [shape_pair(truth, asked, rng) for _ in range(ITEMS_PER_ROW)]
+        judged_pairs = [(a.judged(asked), b.judged(asked)) for a, b in pairs]
+        return comparing_exercise(
+            question, judged_pairs, truth.shown, rng, full=full, reasons=phase.reasons
         )
-        for r in responses
-    ]
-    pilot, _ = _fill(template, prompt=question, candidate="~")
-    return Exercise(_shuffled(items, rng), Item(pilot, "", (0, 0)))
+    answers = [shape_answer(truth, asked, rng) for _ in range(ITEMS_PER_ROW)]
+    judged = [answer.judged(asked) for answer in answers]
+    return scoring_exercise(question, judged, truth.shown, rng, full=full, reasons=phase.reasons)
 
 
 def _question(rng: np.random.Generator) -> str:
     """One of ours, or one that somebody came up with as an echo of ours."""
-    choices = prompts.QUESTIONS
+    choices: tuple[str, ...] = prompts.QUESTIONS
     if rng.random() < 0.3:
         choices = phrasings.training().templates["echo"]
     return choices[rng.integers(len(choices))]
-
-
-def _shuffled(items: list[Item], rng: np.random.Generator) -> list[Item]:
-    return [items[i] for i in rng.permutation(len(items))]
-
-
-def _captions(truth: Truth, question: str, rng: np.random.Generator) -> Exercise:
-    forms = rng.choice(len(prompts.CAPTION_FORMS), 3, replace=False)
-    texts = [prompts.caption(truth, prompts.CAPTION_FORMS[f]) for f in forms]
-    items = [Item(question, text, (0, len(text))) for text in texts]
-    return Exercise(items, items[0])
 
 
 def _category(phase: Phase, rng: np.random.Generator) -> Category:
@@ -211,34 +169,28 @@ def same_wording_pair(
     return right, renamed(right, (other_digit(rng, truth.digit),))
 
 
-def corpus(count: int, rng: np.random.Generator) -> list[str]:
+def corpus(count: int, rng: np.random.Generator, shapes: Sequence[ShapeTruth]) -> list[str]:
     """Texts for training the tokenizer."""
-    # Every digit's word is one token wherever it stands: the projector aims at its embedding.
-    words = [form for word in WORDS for form in (word, word.capitalize())]
+    # Every word that the projector aims at is one token wherever it stands.
+    words = [form for word in (*WORDS, *SHAPES, *COLOURS) for form in (word, word.capitalize())]
     texts = [text for word in words for text in (word, f": {word}")] * (count // 40)
     for _ in range(count):
         truth = Truth(int(rng.integers(10)), bool(rng.random() < 0.5))
         question = _question(rng)
         response = respond(any_category(rng), truth, question, rng)
         texts.append(f"{question}\n{response.text}")
+        if rng.random() < 0.15:
+            about = shapes[int(rng.integers(len(shapes)))]
+            asked, answer = about.questions[rng.integers(len(about.questions))]
+            texts.append(f"{asked}\n{shape_answer(about, answer, rng).text}")
         # The long preamble once in a while: often enough that its words become tokens.
         if rng.random() < 0.1:
-            other = respond(any_category(rng), truth, question, rng)
+            other = respond(any_category(rng), truth, question, rng).judged(truth)
+            judged, shown = response.judged(truth), prompts.shown(truth)
             for item in (
-                pointwise_item(question, response, truth),
-                pairwise_item(question, response, other, truth),
+                pointwise_item(question, judged, shown),
+                pairwise_item(question, judged, other, shown),
             ):
                 texts += [f"user\n\n{item.user}", f"assistant\n{item.answer}"]
             texts.append(f"system\n{prompts.SYSTEM}")
     return texts
-
-
-def _fill(template: str, **values: str) -> tuple[str, dict[str, int]]:
-    """The text, and for each slot the index right after its value."""
-    text, ends = "", {}
-    while "{" in template:
-        before, _, rest = template.partition("{")
-        slot, _, template = rest.partition("}")
-        text += before + values[slot]
-        ends[slot] = len(text)
-    return text + template, ends

@@ -1,4 +1,4 @@
-"""Stage one: the vision tower learns to read digits, alone.
+"""Stage one: the vision tower learns to read digits and shapes, alone.
 
 Trained jointly from nothing, the language model spends its whole budget learning to ignore an image
 that means nothing yet. So the tower first becomes a classifier and is then frozen.
@@ -18,20 +18,13 @@ from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from embedded_critic.digits import Digits
 from embedded_critic.parallel import average_gradients
-from embedded_critic.pictures import (
-    PATCH,
-    TILE,
-    Picture,
-    Tiles,
-    plain_picture,
-    tiles,
-    varied_picture,
-)
+from embedded_critic.pictures import PATCH, TILE, plain_picture, tiles
+from embedded_critic.shapes import ShapePictures
+from embedded_critic.views import HOW, WHAT, random_views
 
 BATCH = 64  # per process
 PEAK_RATE = 1.5e-3
-NEIGHBOUR_SHARE = 0.1
-NUM_CLASSES = 12  # ten digits; dark on light, light on dark
+NUM_CLASSES = len(WHAT) + len(HOW)
 
 
 def tower_config() -> SiglipVisionConfig:
@@ -58,46 +51,36 @@ def features(tower: SiglipVisionModel, pixel_values: Tensor) -> Tensor:
     return states
 
 
-def class_loss(head: nn.Linear, states: Tensor, digits: Tensor, dark: Tensor) -> Tensor:
+def class_loss(head: nn.Linear, states: Tensor, what: Tensor, how: Tensor) -> Tensor:
     """Cross-entropy of the pooled guess and of every patch's own guess.
 
-    Every patch must know the digit, because every patch becomes a token of the language model.
+    Every patch must know what is shown, because every patch becomes a token of the language model.
     """
-    logits = head(states)  # (n, 16, 12)
+    logits = head(states)  # (n, 16, classes)
     total = torch.zeros(())
     for guess, weight in ((logits.mean(1, keepdim=True), 1.0), (logits, 0.5)):
         n = guess.shape[1]
         total = total + weight * F.cross_entropy(
-            guess[..., :10].flatten(0, 1), digits.repeat_interleave(n), label_smoothing=0.05
+            guess[..., : len(WHAT)].flatten(0, 1), what.repeat_interleave(n), label_smoothing=0.05
         )
         total = total + 0.3 * weight * F.cross_entropy(
-            guess[..., 10:].flatten(0, 1), dark.repeat_interleave(n)
+            guess[..., len(WHAT) :].flatten(0, 1), how.repeat_interleave(n)
         )
     return total
-
-
-def random_views(
-    digits: Digits, count: int, rng: np.random.Generator
-) -> list[tuple[Picture, Tiles]]:
-    pictures = []
-    for i, other in rng.integers(0, len(digits), (count, 2)):
-        neighbour = digits.pixels[other] if rng.random() < NEIGHBOUR_SHARE else None
-        pixels, label = digits.pixels[i], int(digits.labels[i])
-        pictures.append(varied_picture(pixels, label, rng, neighbour))
-    return [(picture, tiles(picture.image)) for picture in pictures]
 
 
 def accuracy(tower: SiglipVisionModel, head: nn.Linear, held_out: Digits) -> float:
     """Share of the held-out digits, as the data set has them, that the classifier reads."""
     rgb = np.concatenate([tiles(plain_picture(p, 0).image).rgb[:1] for p in held_out.pixels])
     with torch.no_grad():
-        logits = head(features(tower, to_pixel_values(rgb))).mean(1)[:, :10]
+        logits = head(features(tower, to_pixel_values(rgb))).mean(1)[:, : len(WHAT)]
     return float((logits.argmax(1).numpy() == held_out.labels).mean())
 
 
 def train_tower(
     training: Digits,
     held_out: Digits,
+    shapes: ShapePictures,
     *,
     steps: int,
     seed: int,
@@ -120,13 +103,12 @@ def train_tower(
         rate = PEAK_RATE * warm * (0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * step / steps)))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        views = random_views(training, BATCH, rng)
+        views = random_views(training, shapes, BATCH, rng)
         # One tile of each view: the other is nearly the same picture.
-        rgb = np.stack([t.rgb[rng.integers(0, 2)] for _, t in views])
+        rgb = np.stack([view.tiles.rgb[rng.integers(0, 2)] for view in views])
         states = features(tower, to_pixel_values(rgb))
-        labels = torch.tensor([p.digit for p, _ in views])
-        dark = torch.tensor([int(p.dark_on_light) for p, _ in views])
-        loss = class_loss(head, states, labels, dark)
+        what, how = (torch.tensor([getattr(v, name) for v in views]) for name in ("what", "how"))
+        loss = class_loss(head, states, what, how)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         average_gradients(parameters)

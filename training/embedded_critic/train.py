@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -31,16 +31,17 @@ from embedded_critic.model import Critic, build_model, save_checkpoint
 from embedded_critic.packing import Batch, Packer
 from embedded_critic.parallel import average_gradients, join
 from embedded_critic.rubric import Truth
+from embedded_critic.shapes import ShapePictures, ShapeTruth, load_shapes
 from embedded_critic.tasks import Phase, corpus, draw_exercise, phase_at
 from embedded_critic.tokenizer import Encoder, save_tokenizer, train_tokenizer
 from embedded_critic.tower import (
     features,
     load_tower,
-    random_views,
     save_tower,
     to_pixel_values,
     train_tower,
 )
+from embedded_critic.views import View, random_views
 
 WORTH_WEIGHT = 0.5
 
@@ -69,11 +70,11 @@ class Pool:
 
     features: NDArray[np.float16]
     """(n, 2, 16, hidden)"""
-    digits: NDArray[np.int64]
-    dark_on_light: NDArray[np.bool_]
-    coloured: NDArray[np.bool_]
     kept: NDArray[np.int64]
     """(n, 2)"""
+    what: NDArray[np.int64]
+    how: NDArray[np.int64]
+    truths: list[Truth | ShapeTruth]
 
 
 def main() -> None:
@@ -110,12 +111,15 @@ def _train(rank: int, settings: Settings) -> None:
 
     if rank == 0:
         load_digits(out / "data")  # downloads
+        load_shapes(out / "data")
     dist.barrier()
     training, held_out = load_digits(out / "data")
+    shapes, _ = load_shapes(out / "data")
     if not (out / "tower.done").exists():
         train_tower(
             training,
             held_out,
+            shapes,
             steps=settings.tower_steps,
             seed=settings.seed,
             rank=rank,
@@ -124,43 +128,43 @@ def _train(rank: int, settings: Settings) -> None:
         )
         dist.barrier()
         (out / "tower.done").touch()
-    pool = _pool(training, rank, settings)
+    pool = _pool(training, shapes, rank, settings)
     if rank == 0 and not (out / "tokenizer.json").exists():
-        texts = corpus(20000, np.random.default_rng([settings.seed, 2]))
+        texts = corpus(20000, np.random.default_rng([settings.seed, 2]), shapes.truths)
         save_tokenizer(train_tokenizer(texts), out)
     dist.barrier()
     _train_language(pool, rank, settings, log)
 
 
-def _pool(training: Digits, rank: int, settings: Settings) -> Pool:
-    """Each process draws its share; then everybody maps the shares of all."""
+def _pool(training: Digits, shapes: ShapePictures, rank: int, settings: Settings) -> Pool:
+    """Each process draws its own; what was drawn is kept, for a run that goes on."""
     share = settings.pool_views // settings.processes
-    path = settings.out / f"pool-{rank}.npz"
-    if not path.exists():
-        tower, _ = load_tower(settings.out / "tower.pt")
-        rng = np.random.default_rng([settings.seed, rank, 3])
-        parts: list[NDArray[np.float16]] = []
-        digits, dark, coloured, kept = [], [], [], []
-        for start in range(0, share, 200):
-            views = random_views(training, min(200, share - start), rng)
-            rgb = np.concatenate([t.rgb for _, t in views])
+    path = settings.out / f"pool-{rank}.npy"
+    rng = np.random.default_rng([settings.seed, rank, 3])
+    tower, _ = load_tower(settings.out / "tower.pt")
+    views: list[View] = []
+    parts: list[NDArray[np.float16]] = []
+    kept = path.exists()
+    while len(views) < share:
+        drawn = random_views(training, shapes, min(200, share - len(views)), rng)
+        if not kept:
+            rgb = np.concatenate([view.tiles.rgb for view in drawn])
             with torch.no_grad():
                 states = features(tower, to_pixel_values(rgb))
-            parts.append(states.view(len(views), 2, *states.shape[1:]).half().numpy())
-            digits += [p.digit for p, _ in views]
-            dark += [p.dark_on_light for p, _ in views]
-            coloured += [p.coloured for p, _ in views]
-            kept += [t.kept for _, t in views]
-        np.savez(
-            path,
-            features=np.concatenate(parts),
-            digits=digits,
-            dark_on_light=dark,
-            coloured=coloured,
-            kept=kept,
-        )
-    with np.load(path) as arrays:
-        return Pool(**arrays)
+            parts.append(states.view(len(drawn), 2, *states.shape[1:]).half().numpy())
+        views += [replace(view, tiles=replace(view.tiles, rgb=_NO_PIXELS)) for view in drawn]
+    if not kept:
+        np.save(path, np.concatenate(parts))
+    return Pool(
+        np.load(path, mmap_mode="r"),
+        np.array([view.tiles.kept for view in views]),
+        np.array([view.what for view in views]),
+        np.array([view.how for view in views]),
+        [view.truth for view in views],
+    )
+
+
+_NO_PIXELS = np.zeros((0, 0, 0, 3), np.uint8)
 
 
 def _train_language(pool: Pool, rank: int, settings: Settings, log: Callable[[str], None]) -> None:
@@ -176,12 +180,12 @@ def _train_language(pool: Pool, rank: int, settings: Settings, log: Callable[[st
     directions = align_embeddings(inner.language_model.embed_tokens, encoder)
     nn.init.normal_(inner.image_newline, 0, 0.04)
     if not (out / "train.pt").exists():
-        n = min(6000, len(pool.digits))
+        n = min(6000, len(pool.truths))
         fit_projector(
             inner.multi_modal_projector,
-            torch.from_numpy(pool.features[:n].reshape(n, 32, -1)).float(),
-            torch.from_numpy(pool.digits[:n]),
-            torch.from_numpy(pool.dark_on_light[:n]).long(),
+            torch.from_numpy(pool.features[:n].reshape(n, 32, -1).astype(np.float32)),
+            torch.from_numpy(pool.what[:n]),
+            torch.from_numpy(pool.how[:n]),
             directions,
             steps=400,
             log=log,
@@ -263,16 +267,13 @@ class _Tally:
 def _draw_batch(
     pool: Pool, packer: Packer, phase: Phase, rng: np.random.Generator, settings: Settings
 ) -> tuple[Batch, torch.Tensor]:
-    chosen = rng.integers(0, len(pool.digits), settings.rows)
+    chosen = rng.integers(0, len(pool.truths), settings.rows)
     rows = []
     for place, index in enumerate(chosen):
-        truth = Truth(
-            int(pool.digits[index]), bool(pool.dark_on_light[index]), bool(pool.coloured[index])
-        )
-        exercise = draw_exercise(truth, phase, rng)
+        exercise = draw_exercise(pool.truths[index], phase, rng)
         encoded = packer.encode([*exercise.items, exercise.pilot])
         rows.append(packer.row(place, tuple(pool.kept[index]), encoded[:-1], encoded[-1]))
-    return packer.pack(rows), torch.from_numpy(pool.features[chosen]).float()
+    return packer.pack(rows), torch.from_numpy(pool.features[chosen].astype(np.float32))
 
 
 def _loss(critic: Critic, batch: Batch, image: torch.Tensor, tally: _Tally) -> torch.Tensor:
