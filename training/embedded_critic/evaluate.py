@@ -98,6 +98,7 @@ class HeldOut:
 
     digits: Digits
     shapes: ShapePictures
+    cache: Path
 
 
 def _words(wording: Wording, *, varied: bool = False) -> "Part":
@@ -105,7 +106,9 @@ def _words(wording: Wording, *, varied: bool = False) -> "Part":
 
 
 def _pictures(judge: Judge, held_out: HeldOut) -> dict[str, Any]:
-    kinds = {kind: [_sample(p) for p in redrawn(kind, held_out.digits)] for kind in KINDS}
+    kinds = {
+        kind: [_sample(p) for p in redrawn(kind, held_out.digits, held_out.cache)] for kind in KINDS
+    }
     return {kind: pictures_only(judge, chosen) for kind, chosen in kinds.items() if chosen}
 
 
@@ -128,6 +131,7 @@ def _measure_part(checkpoint: Path, data: Path, images: int, name: str) -> dict[
     held_out = HeldOut(
         Digits(digits.pixels[:images], digits.labels[:images]),
         ShapePictures(shapes.pixels[:images], shapes.truths[:images]),
+        data,
     )
     return PARTS[name](Judge(checkpoint), held_out)
 

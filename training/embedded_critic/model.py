@@ -14,9 +14,9 @@ from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGener
 
 from embedded_critic.attention import NAME as TREE_ATTENTION
 from embedded_critic.attention import Layout
-from embedded_critic.pictures import PATCHES, TILE
 from embedded_critic.tokenizer import VOCABULARY
 from embedded_critic.tower import tower_config
+from embedded_critic.views import GEOMETRY, TILE
 
 HIDDEN = 128
 LAYERS = 5
@@ -101,12 +101,12 @@ def image_token_rows(index: int, kept: tuple[int, int]) -> list[int]:
 
     All patches of the stretched tile, then the fitted tile without its padding, a newline per row.
     """
-    per_tile = PATCHES * PATCHES
+    per_tile = GEOMETRY.patches * GEOMETRY.patches
     base = index * 2 * per_tile
     rows = list(range(base, base + per_tile))
-    top, left = (PATCHES - kept[0]) // 2, (PATCHES - kept[1]) // 2
+    top, left = (GEOMETRY.patches - kept[0]) // 2, (GEOMETRY.patches - kept[1]) // 2
     for y in range(top, top + kept[0]):
-        start = base + per_tile + y * PATCHES + left
+        start = base + per_tile + y * GEOMETRY.patches + left
         rows += [*range(start, start + kept[1]), -1]
     return rows
 

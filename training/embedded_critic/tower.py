@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from embedded_critic.digits import Digits
 from embedded_critic.parallel import average_gradients
-from embedded_critic.pictures import PATCH, TILE, plain_picture, tiles
+from embedded_critic.pictures import plain_picture
+from embedded_critic.rubric import Truth
 from embedded_critic.shapes import ShapePictures
-from embedded_critic.views import HOW, WHAT, random_views
+from embedded_critic.views import HOW, PATCH, TILE, WHAT, random_views, view_of
 
 BATCH = 64  # per process
 PEAK_RATE = 1.5e-3
@@ -37,11 +37,6 @@ def tower_config() -> SiglipVisionConfig:
         patch_size=PATCH,
         vision_use_head=False,
     )
-
-
-def to_pixel_values(rgb: NDArray[np.uint8]) -> Tensor:
-    """(n, 56, 56, 3) bytes to (n, 3, 56, 56) in [-1, 1]."""
-    return ((torch.from_numpy(rgb).float() / 255 - 0.5) / 0.5).permute(0, 3, 1, 2)
 
 
 def features(tower: SiglipVisionModel, pixel_values: Tensor) -> Tensor:
@@ -71,9 +66,10 @@ def class_loss(head: nn.Linear, states: Tensor, what: Tensor, how: Tensor) -> Te
 
 def accuracy(tower: SiglipVisionModel, head: nn.Linear, held_out: Digits) -> float:
     """Share of the held-out digits, as the data set has them, that the classifier reads."""
-    rgb = np.concatenate([tiles(plain_picture(p, 0).image).rgb[:1] for p in held_out.pixels])
+    plain = [plain_picture(pixels, 0).image for pixels in held_out.pixels]
+    pixels = np.stack([view_of(image, Truth(0, False)).pixels[0] for image in plain])
     with torch.no_grad():
-        logits = head(features(tower, to_pixel_values(rgb))).mean(1)[:, : len(WHAT)]
+        logits = head(features(tower, torch.from_numpy(pixels))).mean(1)[:, : len(WHAT)]
     return float((logits.argmax(1).numpy() == held_out.labels).mean())
 
 
@@ -105,8 +101,8 @@ def train_tower(
             group["lr"] = rate
         views = random_views(training, shapes, BATCH, rng)
         # One tile of each view: the other is nearly the same picture.
-        rgb = np.stack([view.tiles.rgb[rng.integers(0, 2)] for view in views])
-        states = features(tower, to_pixel_values(rgb))
+        pixels = np.stack([view.pixels[rng.integers(0, 2)] for view in views])
+        states = features(tower, torch.from_numpy(pixels))
         what, how = (torch.tensor([getattr(v, name) for v in views]) for name in ("what", "how"))
         loss = class_loss(head, states, what, how)
         optimizer.zero_grad()

@@ -38,7 +38,6 @@ from embedded_critic.tower import (
     features,
     load_tower,
     save_tower,
-    to_pixel_values,
     train_tower,
 )
 from embedded_critic.views import View, random_views
@@ -148,23 +147,23 @@ def _pool(training: Digits, shapes: ShapePictures, rank: int, settings: Settings
     while len(views) < share:
         drawn = random_views(training, shapes, min(200, share - len(views)), rng)
         if not kept:
-            rgb = np.concatenate([view.tiles.rgb for view in drawn])
+            pixels = np.concatenate([view.pixels for view in drawn])
             with torch.no_grad():
-                states = features(tower, to_pixel_values(rgb))
+                states = features(tower, torch.from_numpy(pixels))
             parts.append(states.view(len(drawn), 2, *states.shape[1:]).half().numpy())
-        views += [replace(view, tiles=replace(view.tiles, rgb=_NO_PIXELS)) for view in drawn]
+        views += [replace(view, pixels=_NO_PIXELS) for view in drawn]
     if not kept:
         np.save(path, np.concatenate(parts))
     return Pool(
         np.load(path, mmap_mode="r"),
-        np.array([view.tiles.kept for view in views]),
+        np.array([view.kept for view in views]),
         np.array([view.what for view in views]),
         np.array([view.how for view in views]),
         [view.truth for view in views],
     )
 
 
-_NO_PIXELS = np.zeros((0, 0, 0, 3), np.uint8)
+_NO_PIXELS = np.zeros((0, 3, 0, 0), np.float32)
 
 
 def _train_language(pool: Pool, rank: int, settings: Settings, log: Callable[[str], None]) -> None:

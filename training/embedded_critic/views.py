@@ -10,14 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from adjudge_server.critics import anyres
 from embedded_critic.digits import Digits
 from embedded_critic.phrases import WORDS
-from embedded_critic.pictures import Tiles, tiles, varied_picture, worn
+from embedded_critic.pictures import varied_picture, worn
 from embedded_critic.rubric import Truth
 from embedded_critic.shapes import COLOURS, SHAPES, ShapePictures, ShapeTruth
 
 WHAT = (*WORDS, *SHAPES)
 HOW = ("light on dark", "dark on light", *COLOURS)
+TILE = 56
+PATCH = 14
+GEOMETRY = anyres.Geometry(TILE, PATCH, ((TILE, TILE),))
+"""One grid, the size of the tower's image: every picture is two tiles."""
 NEIGHBOUR_SHARE = 0.1
 SHAPE_SHARE = 0.15
 
@@ -26,7 +31,10 @@ SHAPE_SHARE = 0.15
 class View:
     """A picture as the tower sees it, and what it shows."""
 
-    tiles: Tiles
+    pixels: NDArray[np.float32]
+    """(2, 3, 56, 56), normalised: the picture stretched, and fitted and centred on black."""
+    kept: tuple[int, int]
+    """Rows and columns of the second tile's patch grid that unpadding keeps."""
     truth: Truth | ShapeTruth
 
     @property
@@ -40,6 +48,12 @@ class View:
         """Index into HOW."""
         truth = self.truth
         return int(truth.dark_on_light) if isinstance(truth, Truth) else HOW.index(truth.colour)
+
+
+def view_of(image: Image.Image, truth: Truth | ShapeTruth) -> View:
+    """An RGB picture through the server's own preprocessing."""
+    left, top, right, bottom = anyres.layout(image.size, GEOMETRY).unpadded
+    return View(anyres.tiles(image, GEOMETRY), (bottom - top, right - left), truth)
 
 
 def random_views(
@@ -56,7 +70,7 @@ def _digit_view(digits: Digits, rng: np.random.Generator) -> View:
     neighbour = digits.pixels[other] if rng.random() < NEIGHBOUR_SHARE else None
     pixels, label = digits.pixels[index], int(digits.labels[index])
     drawn = varied_picture(pixels, label, rng, neighbour)
-    return View(tiles(drawn.image), Truth(label, drawn.dark_on_light, drawn.coloured))
+    return view_of(drawn.image, Truth(label, drawn.dark_on_light, drawn.coloured))
 
 
 def _shape_view(shapes: ShapePictures, rng: np.random.Generator) -> View:
@@ -67,4 +81,4 @@ def _shape_view(shapes: ShapePictures, rng: np.random.Generator) -> View:
     if rng.random() < 0.5:
         pixels = pixels[::-1]
     image = worn(Image.fromarray(np.ascontiguousarray(pixels)), rng)
-    return View(tiles(image), shapes.truths[index])
+    return view_of(image, shapes.truths[index])
