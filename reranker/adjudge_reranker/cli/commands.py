@@ -7,7 +7,15 @@ import typer
 
 from adjudge_reranker.cli import records, tables
 from adjudge_reranker.cli.jobs import BadInput, Job, Source, read_jobs
-from adjudge_reranker.cli.judging import Format, Output, connect, judge_all, show_critique
+from adjudge_reranker.cli.judging import (
+    ExitCode,
+    Format,
+    Output,
+    complain,
+    connect,
+    judge_all,
+    show_critique,
+)
 from adjudge_reranker.cli.verbs import (
     Critic,
     Options,
@@ -18,6 +26,8 @@ from adjudge_reranker.cli.verbs import (
     score_verb,
 )
 from adjudge_reranker.client import RewardClient
+from adjudge_reranker.evaluation.extras import MissingExtra
+from adjudge_reranker.evaluation.importers import Layout
 from adjudge_reranker.types import OrderPolicy
 
 _PARAGRAPHS = (
@@ -69,7 +79,49 @@ OutputFormat = Annotated[
     typer.Option("--format", help="Default: table on a terminal, jsonl otherwise."),
 ]
 
+LabelsFile = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE", help="Labelled items: JSON lines (- for stdin), .json or .parquet."
+    ),
+]
+LabelsFormat = Annotated[Layout, typer.Option("--format", help="What the records look like.")]
+ImagesFolder = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True, file_okay=False, help="Where paths of pictures start. Default: FILE's folder."
+    ),
+]
+TemplateNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--template", help="Critic prompt; repeatable, one of each kind. Default: the model's."
+    ),
+]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", dir_okay=False, help="Write all figures here, as JSON.")
+]
+RecordsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--records", dir_okay=False, help="Write each item's reading here, as JSON lines."
+    ),
+]
+PlotFile = Annotated[
+    Path | None,
+    typer.Option("--plot", dir_okay=False, help="Draw reliability and position bias here, as PNG."),
+]
+
 _SERVER = "127.0.0.1:50051"
+_EVAL_PARAGRAPHS = (
+    "How well does the critic agree with labels? Judges labelled items and prints accuracy, "
+    "correlation, calibration and position bias, each with its 95 % interval.",
+    'A record of FILE is a pair ("candidates", two of them, and "preferred": first, second or '
+    'tie), a score ("candidate" and "score", 0 to 100) or a group ("chosen" and "rejected", '
+    'lists), each with "prompt", and if you like "images" (paths), "id" and "subset". Published '
+    "benchmarks are read as they are, with --format, and get their own figures too.",
+    "What failed is counted by its reason and is in no figure. Exit codes are those of adjudge.",
+)
 
 
 @app.command()
@@ -164,6 +216,35 @@ def critique(
     with client:
         show_critique(jobs[0], critic.events(client, jobs[0]), output)
     raise typer.Exit(output.exit_code)
+
+
+@app.command("eval", help="\n\n".join(_EVAL_PARAGRAPHS))
+def evaluate(
+    file: LabelsFile,
+    layout: LabelsFormat = Layout.ADJUDGE,
+    images: ImagesFolder = None,
+    server: Server = _SERVER,
+    template: TemplateNames = None,
+    rubric: Rubric = None,
+    model: ModelName = None,
+    timeout: Timeout = 60.0,
+    json_file: JsonFile = None,
+    records_file: RecordsFile = None,
+    plot_file: PlotFile = None,
+) -> None:
+    """How well does the critic agree with labels?"""
+    try:
+        from adjudge_reranker.cli import evaluating
+
+        code = evaluating.run(
+            evaluating.Labels(file, layout, images),
+            evaluating.Critic(server, template or (), rubric, model, timeout),
+            evaluating.Files(json_file, records_file, plot_file),
+        )
+    except MissingExtra as error:
+        complain(str(error))
+        raise typer.Exit(ExitCode.USAGE) from error
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -1,7 +1,5 @@
 """What the command is asked to judge: one prompt from its arguments, or many from JSON lines."""
 
-import json
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -9,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adjudge_reranker.content import PartLike
+from adjudge_reranker.json_lines import parse_json, read_lines
 
 
 class BadInput(ValueError):
@@ -83,12 +82,9 @@ def read_jobs(source: Source) -> list[Job]:
 
 def _read_lines(path: str) -> list[str]:
     try:
-        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-        # Not splitlines(), which also splits at characters that candidates contain.
-        lines = data.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+        return read_lines(path)
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: {error}") from error
-    return lines if lines[-1] else lines[:-1]
 
 
 def _json_jobs(lines: Sequence[str], path: str) -> Iterator[Job]:
@@ -96,13 +92,9 @@ def _json_jobs(lines: Sequence[str], path: str) -> Iterator[Job]:
         if not line.strip():
             continue
         try:
-            yield _json_job(json.loads(line, parse_constant=_no_constant), number)
-        except (ValueError, RecursionError) as error:
+            yield _json_job(parse_json(line), number)
+        except ValueError as error:
             raise BadInput(f"{path}, line {number + 1}: {error}") from error
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")  # Python reads it, but nobody could read our echo of it
 
 
 def _json_job(value: Any, number: int) -> Job:

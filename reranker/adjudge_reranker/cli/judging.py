@@ -3,9 +3,7 @@
 import contextlib
 import json
 import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from enum import IntEnum, StrEnum
 from typing import Any, TypeVar
@@ -25,11 +23,10 @@ from adjudge_reranker.errors import (
     RewardError,
     ServerUnavailable,
 )
+from adjudge_reranker.in_order import in_order
 from adjudge_reranker.model_info import ModelInfo
 from adjudge_reranker.types import CritiqueEvent
 
-IN_FLIGHT = 8
-"""Prompts at a time. The server batches across calls; more would only wait in its queue."""
 _CONNECT_SECONDS = 5.0
 
 
@@ -56,7 +53,6 @@ class Format(StrEnum):
 
 
 R = TypeVar("R", bound=Judged)
-T = TypeVar("T")
 
 
 class Output:
@@ -69,7 +65,7 @@ class Output:
 
     def write(self, verb: Verb[R], job: Job, result: R | RewardError) -> None:
         if isinstance(result, RewardError):
-            self.note(_exit_code(result))
+            self.note(exit_code_of(result))
             if self.format is Format.JSONL:
                 self.write_record(verb.failed_record(job, result))
             else:
@@ -115,7 +111,7 @@ def show_critique(job: Job, events: Iterable[CritiqueEvent], output: Output) -> 
             output.note(ExitCode.SOME_FAILED)
     except RewardError as error:
         output.console.print(failed_line(job, error))
-        output.note(_exit_code(error))
+        output.note(exit_code_of(error))
 
 
 def judge_all(client: RewardClient, verb: Verb[R], jobs: Sequence[Job], output: Output) -> None:
@@ -132,8 +128,8 @@ def judge_all(client: RewardClient, verb: Verb[R], jobs: Sequence[Job], output: 
             return error
 
     num_written = 0
-    with _progress_bar(len(jobs)) as bar:
-        for job, result in _in_order(judge, jobs, client.close):
+    with progress_bar(len(jobs)) as bar:
+        for job, result in in_order(judge, jobs, client.close):
             with bar.paused() if output.console.is_terminal else contextlib.nullcontext():
                 output.write(verb, job, result)
             bar.advance()
@@ -144,26 +140,7 @@ def judge_all(client: RewardClient, verb: Verb[R], jobs: Sequence[Job], output: 
                 break
 
 
-def _in_order(
-    judge: Callable[[Job], T], jobs: Sequence[Job], abort: Callable[[], None]
-) -> Iterator[tuple[Job, T]]:
-    with ThreadPoolExecutor(min(IN_FLIGHT, len(jobs))) as pool:
-        flying: deque[tuple[Job, Future[T]]] = deque()
-        try:
-            for job in jobs:
-                flying.append((job, pool.submit(judge, job)))
-                if len(flying) == IN_FLIGHT:
-                    first, future = flying.popleft()
-                    yield first, future.result()
-            for last, future in flying:
-                yield last, future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            abort()  # or leaving the pool would wait for calls that nobody wants any more
-            raise
-
-
-class _NoBar:
+class NoBar:
     """Where there is nothing to wait for, or nobody to see it."""
 
     def advance(self) -> None:
@@ -174,7 +151,7 @@ class _NoBar:
         return contextlib.nullcontext()
 
 
-class _Bar(_NoBar):
+class _Bar(NoBar):
     def __init__(self, progress: Progress, num_jobs: int) -> None:
         self._progress = progress
         self._task = progress.add_task("judging", total=num_jobs)
@@ -190,10 +167,11 @@ class _Bar(_NoBar):
 
 
 @contextlib.contextmanager
-def _progress_bar(num_jobs: int) -> Iterator[_NoBar]:
+def progress_bar(num_jobs: int) -> Iterator[NoBar]:
+    """On standard error, if that is a terminal and there is something to wait for."""
     console = Console(stderr=True)
     if num_jobs < 2 or not console.is_terminal:
-        yield _NoBar()
+        yield NoBar()
         return
     columns = (TextColumn("judging"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     # Redirecting would send the results to standard error, where the bar is.
@@ -203,7 +181,8 @@ def _progress_bar(num_jobs: int) -> Iterator[_NoBar]:
         yield _Bar(progress, num_jobs)
 
 
-def _exit_code(error: RewardError) -> ExitCode:
+def exit_code_of(error: RewardError) -> ExitCode:
+    """Of a call that failed as a whole."""
     if isinstance(error, ServerUnavailable):
         return ExitCode.UNREACHABLE
     if isinstance(error, DeadlineExceeded):
