@@ -41,9 +41,9 @@ def varied_picture(
     """
     dark_on_light = bool(rng.random() < 0.4)
     if rng.random() < PLAIN_SHARE:
-        level = pixels.astype(np.float32) / 255
-        if rng.random() < 0.5:
-            level = np.roll(level, rng.integers(-2, 3, 2), (0, 1))
+        if rng.random() < 0.6:
+            pixels = np.asarray(_bent(Image.fromarray(pixels), rng))
+        level = np.roll(pixels.astype(np.float32) / 255, rng.integers(-2, 3, 2), (0, 1))
         ink, paper = np.full(3, 255.0), np.zeros(3)
         coloured = False
     else:
@@ -101,9 +101,7 @@ def _redraw(
     stretch = np.exp(rng.normal(0, 0.1, 2))
     side = rng.uniform(24, 100) if rng.random() < 0.85 else rng.uniform(9, 20)
     width, height = (max(8, round(side * s)) for s in stretch)
-    angle = float(rng.normal(0, 7))
-    # Turned before it is made small: eight pixels cannot be turned.
-    digit = digit.rotate(angle, Image.Resampling.BICUBIC)
+    digit = _bent(digit, rng)  # before it is made small: eight pixels cannot be turned
     tight = rng.random() < 0.2
     if tight:  # no margin at all, as in the 8x8 and 16x16 collections
         left, top, right, bottom = digit.point(lambda v: 255 * (v > 40)).getbbox() or (0, 0, 28, 28)
@@ -124,6 +122,17 @@ def _redraw(
         return np.asarray(ImageChops.lighter(canvas, drawn), dtype=np.float32)
     canvas.paste(digit, place)
     return np.asarray(canvas, dtype=np.float32)
+
+
+def _bent(digit: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Turned, slanted and stretched a little around its middle."""
+    angle, slant = np.radians(rng.normal(0, 7)), rng.normal(0, 0.12)
+    width, height = np.exp(rng.normal(0, 0.07, 2))
+    cos, sin = np.cos(angle), np.sin(angle)
+    (a, b), (d, e) = np.array([[cos, sin], [-sin, cos]]) @ [[width, slant], [0, height]]
+    middle = (digit.width - 1) / 2
+    matrix = (a, b, middle * (1 - a - b), d, e, middle * (1 - d - e))
+    return digit.transform(digit.size, Image.Transform.AFFINE, matrix, _BICUBIC)
 
 
 _BICUBIC = Image.Resampling.BICUBIC

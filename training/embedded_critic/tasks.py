@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -41,18 +42,19 @@ class Phase:
     pairwise: float
     """Shares of rows; the others are pointwise."""
     full_prompt: float
-    simple: bool
-    """Only responses that name one digit."""
+    kind: Literal["terse", "single", "any"]
+    """Of responses: the digit alone, those that name one digit, all."""
     reasons: float = 1.0
     """Share of items whose answers go on after the verdict."""
 
 
 CURRICULUM = (
-    Phase(0.03, captions=1.0, pairwise=0.0, full_prompt=0.0, simple=True),
-    Phase(0.10, captions=0.0, pairwise=0.0, full_prompt=0.0, simple=True),
-    Phase(0.20, captions=0.0, pairwise=0.4, full_prompt=0.0, simple=True, reasons=0.5),
-    Phase(0.30, captions=0.0, pairwise=0.5, full_prompt=0.3, simple=False, reasons=0.3),
-    Phase(1.00, captions=0.0, pairwise=0.55, full_prompt=1.0, simple=False, reasons=0.15),
+    Phase(0.03, captions=1.0, pairwise=0.0, full_prompt=0.0, kind="terse"),
+    Phase(0.06, captions=0.2, pairwise=0.0, full_prompt=0.0, kind="terse"),
+    Phase(0.11, captions=0.0, pairwise=0.0, full_prompt=0.0, kind="single"),
+    Phase(0.20, captions=0.0, pairwise=0.4, full_prompt=0.0, kind="single", reasons=0.5),
+    Phase(0.30, captions=0.0, pairwise=0.5, full_prompt=0.3, kind="any", reasons=0.3),
+    Phase(1.00, captions=0.0, pairwise=0.55, full_prompt=1.0, kind="any", reasons=0.15),
 )
 ITEMS_PER_ROW = 14
 """Drawn; those that do not fit the lanes are dropped."""
@@ -112,7 +114,13 @@ def _question(rng: np.random.Generator) -> str:
 
 
 def _category(phase: Phase, rng: np.random.Generator) -> Category:
-    return single_category(rng) if phase.simple else any_category(rng)
+    match phase.kind:
+        case "terse":
+            return BY_NAME["terse"]
+        case "single":
+            return single_category(rng)
+        case "any":
+            return any_category(rng)
 
 
 def _pair(

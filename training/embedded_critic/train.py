@@ -55,7 +55,7 @@ class Settings:
     port: int = 29512
     tower_steps: int = 2800
     pool_views: int = 36000
-    steps: int = 4800
+    steps: int = 5000
     rows: int = 3  # per process and step
     lanes: int = 6
     lane: int = 112
