@@ -25,10 +25,9 @@ class Layout:
     lanes: int
     lane: int
     """Tokens in a lane."""
-    prefix_bias: Tensor
-    """(rows, 1, 1, prefix): 0, or -inf where a shorter prefix was padded."""
     lane_bias: Tensor
-    """(rows, 1, lanes, lane, lane): 0 within a response, backwards; -inf elsewhere."""
+    """(rows * lanes, 1, lane, prefix + lane): 0 on the prefix, but for its padding, and within a
+    response backwards; -inf elsewhere."""
 
 
 def tree_attention(
@@ -51,17 +50,29 @@ def tree_attention(
     head = F.scaled_dot_product_attention(
         query[:, :, :p], key[:, :, :p], value[:, :, :p], is_causal=True, scale=scale
     )
-    q = query[:, :, p:] * scale
-    to_prefix = q @ key[:, :, :p].transpose(2, 3) + layout.prefix_bias  # (rows, heads, n * m, p)
-    lane_q = q.reshape(rows, heads, n, m, size)
-    lane_k = key[:, :, p:].reshape(rows, heads, n, m, size)
-    lane_v = value[:, :, p:].reshape(rows, heads, n, m, size)
-    to_lane = (lane_q @ lane_k.transpose(3, 4) + layout.lane_bias).reshape(rows, heads, n * m, m)
-    weights = torch.cat([to_prefix, to_lane], dim=-1).softmax(-1)
-    on_prefix, on_lane = torch.split(weights, [p, m], dim=-1)
-    own = on_lane.reshape(rows, heads, n, m, m) @ lane_v
-    tail = on_prefix @ value[:, :, :p] + own.reshape(rows, heads, n * m, size)
+    # Every lane with a copy of the prefix before it: one fused call, nothing large in between.
+    lane_q = _lanes(query[:, :, p:], n, m)
+    lane_k, lane_v = (
+        torch.cat([_beside_lanes(t[:, :, :p], n), _lanes(t[:, :, p:], n, m)], dim=2)
+        for t in (key, value)
+    )
+    tail = F.scaled_dot_product_attention(
+        lane_q, lane_k, lane_v, attn_mask=layout.lane_bias, scale=scale
+    )
+    tail = tail.view(rows, n, heads, m, size).transpose(1, 2).reshape(rows, heads, n * m, size)
     return torch.cat([head, tail], dim=2).transpose(1, 2).contiguous(), None
+
+
+def _lanes(states: Tensor, lanes: int, lane: int) -> Tensor:
+    """(rows, heads, lanes * lane, size) to (rows * lanes, heads, lane, size)."""
+    rows, heads, _, size = states.shape
+    return states.reshape(rows, heads, lanes, lane, size).transpose(1, 2).flatten(0, 1)
+
+
+def _beside_lanes(states: Tensor, lanes: int) -> Tensor:
+    """(rows, heads, prefix, size) to (rows * lanes, heads, prefix, size)."""
+    rows, *rest = states.shape
+    return states[:, None].expand(rows, lanes, *rest).reshape(rows * lanes, *rest)
 
 
 AttentionInterface.register(NAME, tree_attention)

@@ -39,7 +39,7 @@ _TRAINED_CATEGORIES = (*CATEGORIES, UNFAMILIAR, UNFAMILIAR_EMPTY)
 # Drawn more often in training than the rubric's shares say: what is rare is learnt late.
 _BOOST = {
     "detailed": 2.0, "reasoned": 1.5, "hedged_two": 1.3, "negation": 1.4, "corrected": 1.2,
-    "contradiction": 1.2, "odd": 0.8, "even": 0.8, "below": 0.8, "above": 0.8, "strokes": 0.8,
+    "contradiction": 1.2, "odd": 1.1, "even": 1.1, "below": 1.1, "above": 1.1, "strokes": 0.8,
     "a_number": 1.0, "two_digits": 0.8, "fake_claim": 1.8, "plea": 0.8, "echo": 0.5,
     "false_extra": 1.0,
 }  # fmt: skip

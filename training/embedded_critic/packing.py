@@ -195,7 +195,9 @@ class Packer:
         same = owner[:, :, :, None] == owner[:, :, None, :]
         lane_mask = same & torch.ones(self.lane, self.lane, dtype=torch.bool).tril()
         lane_bias = torch.zeros(lane_mask.shape).masked_fill(~lane_mask, -torch.inf)
-        layout = Layout(prefix, lanes, self.lane, prefix_bias, lane_bias[:, None])
+        on_prefix = prefix_bias.expand(len(rows), lanes, self.lane, prefix)
+        bias = torch.cat([on_prefix, lane_bias], dim=-1).flatten(0, 1)[:, None]
+        layout = Layout(prefix, lanes, self.lane, bias)
         return Batch(
             ids=ids,
             positions=positions,

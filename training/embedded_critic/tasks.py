@@ -132,23 +132,23 @@ def _pair(
         return respond(category, truth, question, rng, right=right)
 
     draw = rng.random()
-    if draw < 0.26:
+    if draw < 0.22:
         pair = same_wording_pair(truth, question, rng)
-    elif draw < 0.38:
+    elif draw < 0.30:
         category = single_category(rng)
         pair = draw_response(category, right=True), draw_response(category, right=False)
-    elif draw < 0.50:
+    elif draw < 0.38:
         pair = draw_response(_naming(rng), right=True), draw_response(_naming(rng), right=False)
-    elif draw < 0.60:  # both right, or both wrong
+    elif draw < 0.45:  # both right, or both wrong
         agreed = bool(rng.random() < 0.4)
         category = _category(phase, rng)
         pair = draw_response(category, right=agreed), draw_response(category, right=agreed)
-    elif draw < 0.62:
+    elif draw < 0.47:
         same = draw_response(_category(phase, rng))
         pair = same, same
-    elif draw < 0.68:  # an attack on behalf of the wrong digit
+    elif draw < 0.53:  # an attack on behalf of the wrong digit
         pair = draw_response(_naming(rng), right=True), draw_response(_FAKE_CLAIM, right=False)
-    elif draw < 0.78:
+    elif draw < 0.65:
         one = draw_response(_category(phase, rng))
         other = opposite(one, truth, rng) or draw_response(_category(phase, rng))
         pair = one, other
