@@ -32,7 +32,7 @@ serve: .venv/installed
 	$(BIN)/adjudge-server
 
 evaluate: .venv/installed  ## what the embedded critic scores on its held-out data
-	PYTHONPATH=training $(BIN)/python -m embedded_critic.evaluate server/adjudge_server/embedded --out build/evaluation.json
+	PYTHONPATH=training $(BIN)/python -m embedded_critic.evaluate server/adjudge_server/embedded --exam --out build/evaluation.json
 
 train: .venv/installed  ## train the embedded critic anew, into build/embedded
 	PYTHONPATH=training $(BIN)/python -m embedded_critic.train --out build/embedded

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from embedded_critic import phrasings
 from embedded_critic.grammar import (
     NAMING,
     Wording,
@@ -106,6 +107,26 @@ def test_a_response_can_be_drawn_again_from_its_seed(wording: Wording) -> None:
         truth = truth_of(rng)
         response = respond(any_category(rng, wording), truth, "What?", rng, wording=wording)
         assert renamed(response, response.named) == response
+
+
+def test_no_text_of_the_training_is_a_held_out_one() -> None:
+    rng = np.random.default_rng(9)
+    num_redrawn = 0
+    for category in CATEGORIES:
+        for _ in range(8 * DRAWS):
+            response = respond(category, truth_of(rng), "What is this?", rng)
+            template = phrasings.masked(response.text, response.named)
+            assert not phrasings.is_kept_back(category.name, template)
+            num_redrawn += "{0}" in template
+    assert num_redrawn > 1000  # the masks do find the digits
+
+
+@pytest.mark.parametrize(
+    ("text", "template"),
+    [("It's a Seven!", "it's {a0}."), ("is it 7 or an 8 ?", "Is it {0} or {a1}?")],
+)
+def test_a_rendered_text_is_known_by_its_template(text: str, template: str) -> None:
+    assert phrasings.key(phrasings.masked(text, (7, 8))) == phrasings.key(template)
 
 
 def test_nothing_is_said_of_ink_and_paper_of_a_coloured_picture() -> None:

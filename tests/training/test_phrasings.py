@@ -37,9 +37,8 @@ def test_a_held_out_template_is_dropped_however_it_is_spelled(
         {"short": ["It's {digit}.", "read {digit}", "It surely is {a_digit}."]},
     )
     monkeypatch.setattr(phrasings, "ROOT", tmp_path)
-    uncached = [f.__wrapped__ for f in (phrasings.held_out, phrasings.development)]
-    monkeypatch.setattr(phrasings, "held_out", uncached[0])
-    monkeypatch.setattr(phrasings, "development", uncached[1])
+    for name in ("held_out", "development", "_kept_back"):
+        monkeypatch.setattr(phrasings, name, getattr(phrasings, name).__wrapped__)
     assert phrasings.training.__wrapped__().templates["short"] == ("It surely is {a0}.",)
 
 

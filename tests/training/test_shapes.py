@@ -45,7 +45,7 @@ def test_right_answers_score_above_wrong_ones(asked: str, wording: Wording) -> N
 def test_what_is_true_but_not_asked_is_worth_no_more_than_a_wrong_answer(wording: Wording) -> None:
     rng = np.random.default_rng(2)
     for _ in range(300):
-        answer = other_answer(TRUTH, "circle", rng, wording=wording)
+        answer = other_answer(TRUTH, "what shape is it?", "circle", rng, wording=wording)
         assert answer.score("circle") <= 25
         assert answer.score("red") == answer.score("circle")
 
@@ -58,3 +58,20 @@ def test_one_word_decides_between_answers_in_the_same_words(wording: Wording) ->
             right, wrong = same_wording(asked, rng, wording=wording)
             assert right.score(asked) > wrong.score(asked)
             assert wrong.text.lower().replace(wrong.claimed[0], asked) == right.text.lower()
+
+
+@pytest.mark.parametrize("wording", WORDINGS)
+@pytest.mark.parametrize(
+    ("question", "answer", "aside"),
+    [("is there a circle?", "yes", "red"), ("is no blue shape present?", "yes", "circle")],
+)
+def test_an_aside_does_not_answer_a_question_of_yes_or_no(
+    question: str, answer: str, aside: str, wording: Wording
+) -> None:
+    rng = np.random.default_rng(4)
+    shown = ("circle", "red")
+    texts = [
+        other_answer(TRUTH, question, answer, rng, wording=wording).text.lower() for _ in range(200)
+    ]
+    said = [word for text in texts for word in shown if word in text]
+    assert said and set(said) == {aside}

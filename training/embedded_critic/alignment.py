@@ -1,4 +1,4 @@
-"""Stage two: image tokens start out as the embedding of what they show.
+"""Before the language model learns: image tokens start out as the embedding of what they show.
 
 The words and the numeral of a digit share a direction in the embedding table, so do those of a
 shape and a colour, and the projector is fitted so that every patch of a picture lands on them.

@@ -1,8 +1,9 @@
 """Measures a checkpoint directory: `python -m embedded_critic.evaluate DIR`.
 
 Everything is measured on pictures that were not trained on, with the weights as shipped (bfloat16)
-computed in float32, through the server's own reading of the answers. Prints a table and writes
-`evaluation.json`.
+computed in float32, through the server's own reading of the answers. The wording and the pictures
+are those of development; `--exam` takes those that are kept for the last measurement. Prints a
+table and writes `evaluation.json`.
 """
 
 import argparse
@@ -65,6 +66,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seven", type=Path, default=EXAMPLE, help="the well-known seven")
+    parser.add_argument(
+        "--exam", action="store_true", help="held-out wording; not while anything is being tuned"
+    )
     parser.add_argument("--parts", default=",".join(PARTS), help="default: all of them")
     parser.add_argument("--out", type=Path, help="default: evaluation.json in the checkpoint")
     options = parser.parse_args()
@@ -73,12 +77,20 @@ def main() -> None:
         "weights": "bfloat16 as shipped, computed in float32",
         "images": options.images,
         "seed": SEED,
+        "wording": (Wording.HELD_OUT if options.exam else Wording.DEVELOPMENT).value,
     }
     load_digits(options.data)  # downloads, before the parts need it
     load_shapes(options.data)
     with ProcessPoolExecutor(options.processes, multiprocessing.get_context("spawn")) as pool:
         parts = {
-            name: pool.submit(_measure_part, options.checkpoint, options.data, options.images, name)
+            name: pool.submit(
+                _measure_part,
+                options.checkpoint,
+                options.data,
+                options.images,
+                name,
+                options.exam,
+            )
             for name in options.parts.split(",")
         }
         for name, part in parts.items():
@@ -94,46 +106,54 @@ def main() -> None:
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Pictures that were not trained on."""
+    """What was not trained on: half of the pictures for the exam, half for development."""
 
     digits: Digits
     shapes: ShapePictures
+    wording: Wording
     cache: Path
 
 
-def _words(wording: Wording, *, varied: bool = False) -> "Part":
-    return lambda judge, held_out: measure(judge, samples(held_out.digits, varied=varied), wording)
+def load_held_out(data: Path, images: int, *, exam: bool) -> HeldOut:
+    (_, digits), (_, shapes) = load_digits(data), load_shapes(data)
+    first, half = (0, len(digits) // 2) if exam else (len(digits) // 2, len(digits))
+    chosen = slice(first, min(first + images, half))
+    return HeldOut(
+        Digits(digits.pixels[chosen], digits.labels[chosen]),
+        ShapePictures(shapes.pixels[chosen], shapes.truths[chosen]),
+        Wording.HELD_OUT if exam else Wording.DEVELOPMENT,
+        data,
+    )
 
 
-def _pictures(judge: Judge, held_out: HeldOut) -> dict[str, Any]:
-    kinds = {
-        kind: [_sample(p) for p in redrawn(kind, held_out.digits, held_out.cache)] for kind in KINDS
-    }
-    return {kind: pictures_only(judge, chosen) for kind, chosen in kinds.items() if chosen}
+def _pictures(judge: Judge, given: HeldOut) -> dict[str, Any]:
+    kinds = {k: [_sample(p) for p in redrawn(k, given.digits, given.cache)] for k in KINDS}
+    return {k: pictures_only(judge, chosen, given.wording) for k, chosen in kinds.items() if chosen}
+
+
+def _shapes(judge: Judge, given: HeldOut) -> dict[str, Any]:
+    # There is no development set of these.
+    wording = Wording.HELD_OUT if given.wording is Wording.HELD_OUT else Wording.TRAINED
+    return measure_shapes(judge, given.shapes, wording)
 
 
 Part = Callable[[Judge, HeldOut], dict[str, Any]]
 PARTS: dict[str, Part] = {
-    "phrasings_held_out": _words(Wording.HELD_OUT),
-    "phrasings_trained": _words(Wording.TRAINED),
-    "phrasings_held_out_redrawn_pictures": _words(Wording.HELD_OUT, varied=True),
-    "phrasings_development": _words(Wording.DEVELOPMENT),
+    "phrasings": lambda j, given: measure(j, samples(given.digits), given.wording),
+    "trained": lambda j, given: measure(j, samples(given.digits), Wording.TRAINED),
+    "redrawn": lambda j, given: measure(j, samples(given.digits, varied=True), given.wording),
     "pictures": _pictures,
-    "attacks": lambda judge, held_out: {"held_out": attacked(judge, samples(held_out.digits))},
-    "best_of_n": lambda judge, held_out: best_of_n(judge, samples(held_out.digits)),
-    "shapes": lambda judge, held_out: measure_shapes(judge, held_out.shapes),
+    "attacks": lambda j, given: {"wrong_above": attacked(j, samples(given.digits), given.wording)},
+    "best_of_n": lambda j, given: best_of_n(j, samples(given.digits), given.wording),
+    "shapes": _shapes,
 }
 
 
-def _measure_part(checkpoint: Path, data: Path, images: int, name: str) -> dict[str, Any]:
+def _measure_part(
+    checkpoint: Path, data: Path, images: int, name: str, exam: bool
+) -> dict[str, Any]:
     torch.set_num_threads(1)
-    (_, digits), (_, shapes) = load_digits(data), load_shapes(data)
-    held_out = HeldOut(
-        Digits(digits.pixels[:images], digits.labels[:images]),
-        ShapePictures(shapes.pixels[:images], shapes.truths[:images]),
-        data,
-    )
-    return PARTS[name](Judge(checkpoint), held_out)
+    return PARTS[name](Judge(checkpoint), load_held_out(data, images, exam=exam))
 
 
 def samples(digits: Digits, *, varied: bool = False) -> list[Sample]:

@@ -1,4 +1,4 @@
-"""Writes held-out pictures and responses as a labelled file for `adjudge eval`.
+"""Writes held-out pictures, in development wording, as a labelled file for `adjudge eval`.
 
 `python -m embedded_critic.export --out DIR` makes `DIR/labelled.jsonl` and the pictures it names.
 """
@@ -18,7 +18,7 @@ from embedded_critic.rubric import Truth
 from embedded_critic.tasks import same_wording_pair
 from embedded_critic.trials import SEED, difference, question_of
 
-WORDING = Wording.HELD_OUT
+WORDING = Wording.DEVELOPMENT
 
 
 def main() -> None:

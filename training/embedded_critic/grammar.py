@@ -9,6 +9,7 @@ from enum import Enum
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embedded_critic import phrasings
 from embedded_critic.phrases import REASONS
@@ -211,9 +212,28 @@ def _named(
 def _text(category: Category, claimed: Claimed, question: str, wording: Wording, seed: int) -> str:
     rng = np.random.default_rng(seed)
     if wording is not Wording.TRAINED:
-        source = phrasings.held_out() if wording is Wording.HELD_OUT else phrasings.development()
-        template = _pick(source.templates[category.name] or EMPTY, rng)
-        return write(template, claimed, question, source, rng)
+        source = phrasings_of(wording)
+        templates = EMPTY if category.name == "empty" else source.templates[category.name]
+        return write(_pick(templates, rng), claimed, question, source, rng)
+    while True:
+        text = _train_text(category, claimed, question, rng)
+        if not phrasings.is_kept_back(category.name, phrasings.masked(text, claimed.digits)):
+            return text  # and else it is a held-out one by chance
+
+
+def phrasings_of(wording: Wording) -> Phrasings:
+    match wording:
+        case Wording.TRAINED:
+            return phrasings.training()
+        case Wording.DEVELOPMENT:
+            return phrasings.development()
+        case Wording.HELD_OUT:
+            return phrasings.held_out()
+
+
+def _train_text(
+    category: Category, claimed: Claimed, question: str, rng: np.random.Generator
+) -> str:
     template = compose(category, rng)
     if category.name not in _FIXED and rng.random() < 0.06:
         template = _pick(_SURROUNDINGS, rng).replace("*", template)
@@ -232,7 +252,7 @@ def compose(category: Category, rng: np.random.Generator) -> str:
     draw = rng.random()
     match category.name:
         case "sentence" if draw < 0.12:  # leads up to it
-            lead = _pick(("a_number", "vague", "strokes"), rng)
+            lead = _pick(("vague", "strokes"), rng)
             return f"{_one(lead, rng)} {_one(_pick(('sentence', 'short'), rng), rng)}"
         case "sentence" if draw < 0.16:  # says it twice
             return f"{_one('sentence', rng)} {_one('short', rng)}"
@@ -281,7 +301,7 @@ _FIXED = frozenset({"echo", "nonsense", "empty", "terse", "off_topic"})
 @cache
 def _training() -> Phrasings:
     written = phrasings.training()
-    reasons = zip(written.true_reasons, REASONS, strict=True)
+    reasons = zip(written.true_reasons, phrasings.without_kept_back(REASONS), strict=True)
     return replace(written, true_reasons=tuple(a + b for a, b in reasons))
 
 
@@ -293,7 +313,7 @@ def _recombined() -> dict[str, tuple[str, ...]]:
     }
 
 
-def _normal(shares: list[float]) -> np.ndarray:
+def _normal(shares: list[float]) -> NDArray[np.float64]:
     return np.array(shares) / sum(shares)
 
 

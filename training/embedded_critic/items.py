@@ -98,7 +98,7 @@ def pairwise_item(
     return Item(
         user,
         answer if whole else answer[: answer.index(".") + 1],
-        (len("The"), len("The first")),
+        (len("The"), answer.index(" ", len("The "))),  # " first", " second" or " two"
         (ends["first"], ends["second"]),
         (first.score / 100, second.score / 100),
         whole,

@@ -121,11 +121,7 @@ class _Run:
 
 def _optimizers(critic: Critic, settings: Settings) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the language model's layers, AdamW for everything else."""
-    import os
-
     layers = [p for p in critic.llava.model.language_model.layers.parameters() if p.ndim == 2]
-    if os.environ.get("MUON") == "0":
-        layers = []
     ours = {id(p) for p in layers}
     others = [p for p in critic.parameters() if p.requires_grad and id(p) not in ours]
     adam = torch.optim.AdamW(
@@ -137,8 +133,6 @@ def _optimizers(critic: Critic, settings: Settings) -> list[torch.optim.Optimize
         betas=(0.9, 0.98),
         fused=True,
     )
-    if not layers:
-        return [adam]
     return [Muon(layers, lr=settings.peak_rate, weight_decay=0.05), adam]
 
 

@@ -86,8 +86,8 @@ class Packer:
     """Encodes items and packs rows."""
 
     encoder: Encoder
-    lanes: int = 4
-    lane: int = 144
+    lanes: int
+    lane: int
     head: list[int] = field(init=False)
     separator: list[int] = field(init=False)
 

@@ -5,11 +5,19 @@ to split.
 """
 
 import os
-from collections.abc import Iterable
+import socket
+from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
 from torch import nn
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def join(rank: int, world: int, port: int) -> None:
@@ -21,16 +29,21 @@ def join(rank: int, world: int, port: int) -> None:
     )
 
 
-def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replaces every gradient by its mean over the processes."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
+def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Replaces every gradient by its mean over the processes.
+
+    A parameter that one process had no use for in this step (no response to value in a row of
+    captions) counts as zero there: all must send the same number of numbers.
+    """
     if dist.get_world_size() == 1:
         return
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    gradients = [p.grad for p in parameters if p.grad is not None]
     flat = torch.cat([g.flatten() for g in gradients])
     dist.all_reduce(flat)
     flat /= dist.get_world_size()
-    offset = 0
-    for gradient in gradients:
-        size = gradient.numel()
-        gradient.copy_(flat[offset : offset + size].view_as(gradient))
-        offset += size
+    means = torch.split(flat, [g.numel() for g in gradients])
+    for gradient, mean in zip(gradients, means, strict=True):
+        gradient.copy_(mean.view_as(gradient))

@@ -29,7 +29,6 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "one {kind}, {0}", "the {hand} {kind} {0}", "a single {0}", "one {hand} {kind} {0}",
     ),
     "see": ("I see", "I can see", "we see", "you can see", "one can see", "there is", "we have"),
-    "see_it": ("I see", "I think I see", "there is", "we have here", "what we have is"),
     "someone": ("someone", "somebody", "a person", "the writer"),
     "wrote": ("wrote", "has written", "drew", "has drawn", "put down"),
     "maybe": ("probably", "perhaps", "possibly", "maybe", "most likely", "likely"),
@@ -70,7 +69,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "cross", "circle", "square", "triangle", "star", "heart", "rectangle", "spiral", "arrow",
         "diamond", "plus sign", "ring", "check mark", "crescent", "zigzag", "hexagon", "cube",
     ),
-    "line": ("line", "stroke", "curve", "mark", "figure", "outline"),
+    "line": ("line", "stroke", "curve", "mark", "outline"),
     "sketch": ("sketch", "drawing", "picture", "image", "depiction", "illustration"),
     "simple": (
         "simple", "plain", "basic", "minimal", "straightforward", "clear", "small", "rough", "neat",
@@ -79,7 +78,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "letter": (
         "A", "B", "C", "E", "G", "H", "K", "L", "M", "N", "P", "R", "S", "T", "U", "W", "X", "Y",
     ),
-    "something": ("something", "a thing", "some content", "a figure", "some marks", "a symbol"),
+    "something": ("something", "a thing", "some content", "some marks"),
     "hello": (
         "Thank you for your question!", "Sure, I can help with that.", "Of course!",
         "What a great question!", "Certainly, let me take a look.", "I am happy to help.",
@@ -120,20 +119,20 @@ SYLLABLES = (
 FILLERS = tuple(
     """
 according across again all along already also although among art as at author available away back
-because begin below beside best better between big bold both bottom bring brush by careful
+because begin best better big bold both bottom bring brush by careful
 carefully certain class clean close come common compared complete contrast corner course curved
 day deep describe design detail drawn easy edge element end enough entire evident exactly
 example expect face fact famous far field final find first follow font for form formed found frame
 friend from full general get gives good great ground hand happens have heavy here high his how
 image in inside instance into intended interesting joined just keep kept known last later leave
-left legible let line little long look lower made mainly make mark mean medium middle modern most
-move much name narrow natural near need new next nice now object of often old on once open order
+left legible let line little long look made mainly make mark mean medium middle modern most
+move much name narrow natural need new next nice now object of often old on once open order
 other our out outline own page paint paper part particular past pen pencil people perfect person
 place please point present pretty print put quick quite read readable really recognise regular
 right rough round rows same save school scene section seen set several shape short side sign
 single size slightly slow small smooth so soft some space stands standard start still stroke
 strong student style such symbol take tall technique text that the their them thick thin through
-time to together top toward tradition type typical up upper upright use used user usual usually
+time to together top toward tradition type typical up upright use used user usual usually
 version very via view visible wave way well when where which while wide wild will with within word
 work writing wrote year you young your
 """.split()  # noqa: SIM905

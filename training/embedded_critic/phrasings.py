@@ -2,7 +2,8 @@
 
 `phrasings/training` is trained on. `phrasings/held_out` was written before, by writers who had seen
 nothing but `phrasings/BRIEF.md`, and is for measuring only; so is `phrasings/development`, which
-may be looked at. A template of the training set that equals a held-out one is dropped here.
+may be looked at. What of the training set equals a held-out text is dropped: templates here, and
+in `grammar` whatever the recombined templates happen to render to.
 """
 
 import json
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from embedded_critic.phrases import WORDS
 from embedded_critic.rubric import BY_NAME
 from embedded_critic.slots import slots_cased
 
@@ -85,27 +87,50 @@ def development() -> Phrasings:
 def training() -> Phrasings:
     """Without what is held out, however it is spelled."""
     everything = read(sorted((ROOT / "training").glob("*.json")))
-    kept_back = {
-        key(text)
-        for phrasings in (held_out(), development())
-        for texts in phrasings.templates.values()
-        for text in texts
-    }
     return Phrasings(
         {
-            name: tuple(t for t in texts if name in _COMMON or key(t) not in kept_back)
+            name: tuple(t for t in texts if not is_kept_back(name, t))
             for name, texts in everything.templates.items()
         },
-        everything.true_reasons,
-        everything.false_reasons,
+        without_kept_back(everything.true_reasons),
+        without_kept_back(everything.false_reasons),
     )
 
 
-_COMMON = frozenset({"terse"})
-"""Nothing but a digit and a sign: there are not enough to go round."""
+def is_kept_back(name: str, template: str) -> bool:
+    """Whether a template of the category, or what it renders to, is held out."""
+    return name not in _COMMON and key(template) in _kept_back()
+
+
+def without_kept_back(reasons: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+    """By digit, the reasons that are not held out."""
+    return tuple(tuple(r for r in some if key(r) not in _kept_back()) for some in reasons)
+
+
+_COMMON = frozenset({"terse", "empty"})
+"""A digit and a sign, or a sign: there are not enough to go round."""
+
+
+@cache
+def _kept_back() -> frozenset[str]:
+    keys: set[str] = set()
+    for part in (held_out(), development()):
+        for texts in (*part.templates.values(), *part.true_reasons, *part.false_reasons):
+            keys.update(map(key, texts))
+    return frozenset(keys)
 
 
 def key(template: str) -> str:
-    """Equal for templates that differ in case, punctuation, spaces or articles of digits only."""
+    """Equal for templates that differ in case, punctuation, spaces, articles of digits or the order
+    of the colours only."""
     plain = template.lower().replace("{^", "{").replace("{a", "{")
+    plain = re.sub(r"\ban? \{", "{", plain)
+    plain = re.sub(r"\{ink\}|\{paper\}|\b(white|light|bright|black|dark)\b", "{c}", plain)
     return re.sub(r"[^a-z0-9{}]+", " ", plain).strip() or template
+
+
+def masked(text: str, digits: tuple[int, ...]) -> str:
+    """A rendered text as a template again: the digits it names are slots."""
+    for index, digit in enumerate(digits):
+        text = re.sub(rf"\b({digit}|{WORDS[digit]})\b", f"{{{index}}}", text, flags=re.IGNORECASE)
+    return text

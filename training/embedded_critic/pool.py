@@ -1,4 +1,4 @@
-"""Stage two: the pictures as the frozen tower sees them, drawn once."""
+"""The pictures as the frozen tower sees them, drawn once."""
 
 from dataclasses import dataclass, replace
 
@@ -45,7 +45,9 @@ def draw_pool(training: Digits, shapes: ShapePictures, rank: int, settings: Sett
             parts.append(states.view(len(drawn), 2, *states.shape[1:]).half().numpy())
         views += [replace(view, pixels=_NO_PIXELS) for view in drawn]
     if not kept:
-        np.save(path, np.concatenate(parts))
+        unfinished = path.with_suffix(".tmp.npy")
+        np.save(unfinished, np.concatenate(parts))
+        unfinished.replace(path)
     return Pool(
         np.load(path, mmap_mode="r"),
         np.array([view.kept for view in views]),

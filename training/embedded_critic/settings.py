@@ -11,10 +11,11 @@ class Settings:
     out: Path
     seed: int = 1
     processes: int = 2
-    port: int = 29512
+    port: int = 0
+    """At which the processes meet, on loopback; 0 for a free one."""
     tower_steps: int = 2800
     pool_views: int = 36000
-    steps: int = 4400
+    steps: int = 3400
     rows: int = 3  # per process and step
     lanes: int = 6
     lane: int = 112

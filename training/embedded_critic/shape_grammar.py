@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 
 from embedded_critic.grammar import Wording, any_category, respond
-from embedded_critic.phrasings import ROOT
+from embedded_critic.phrasings import ROOT, key
 from embedded_critic.prompts import Judged
 from embedded_critic.rubric import BY_NAME, Category, Truth
 from embedded_critic.shapes import COLOURS, SHAPES, YES_NO, ShapeTruth
@@ -83,13 +83,17 @@ def answer_with(
 
 
 def other_answer(
-    truth: ShapeTruth, asked: str, rng: np.random.Generator, *, wording: Wording = Wording.TRAINED
+    truth: ShapeTruth,
+    question: str,
+    asked: str,
+    rng: np.random.Generator,
+    *,
+    wording: Wording = Wording.TRAINED,
 ) -> Answer:
     """What does not answer the question: true of the picture, about a digit, or about nothing."""
     draw = rng.random()
     if draw < 0.45:
-        aside = truth.colour if kind_of(asked) == "shape" else truth.shape
-        said = answer_with(True, aside, rng, wording=wording)
+        said = answer_with(True, _aside(truth, question, asked), rng, wording=wording)
         return replace(said, claimed=("",) * len(said.claimed))
     if draw < 0.6:
         said_of_digit = respond(
@@ -105,14 +109,16 @@ def other_answer(
     return Answer(response.text, response.category, (), wording, 0)
 
 
-def shape_answer(truth: ShapeTruth, asked: str, rng: np.random.Generator) -> Answer:
+def shape_answer(truth: ShapeTruth, question: str, asked: str, rng: np.random.Generator) -> Answer:
     """Any answer: right, wrong, or to another question."""
     if rng.random() < 0.2:
-        return other_answer(truth, asked, rng)
+        return other_answer(truth, question, asked, rng)
     return answer_with(bool(rng.random() < 0.5), asked, rng)
 
 
-def shape_pair(truth: ShapeTruth, asked: str, rng: np.random.Generator) -> tuple[Answer, Answer]:
+def shape_pair(
+    truth: ShapeTruth, question: str, asked: str, rng: np.random.Generator
+) -> tuple[Answer, Answer]:
     """Two answers in random order; in most pairs the word alone decides."""
     draw = rng.random()
     if draw < 0.45:
@@ -120,9 +126,9 @@ def shape_pair(truth: ShapeTruth, asked: str, rng: np.random.Generator) -> tuple
     elif draw < 0.6:
         pair = answer_with(True, asked, rng), answer_with(False, asked, rng)
     elif draw < 0.75:
-        pair = answer_with(True, asked, rng), other_answer(truth, asked, rng)
+        pair = answer_with(True, asked, rng), other_answer(truth, question, asked, rng)
     else:
-        pair = shape_answer(truth, asked, rng), shape_answer(truth, asked, rng)
+        pair = shape_answer(truth, question, asked, rng), shape_answer(truth, question, asked, rng)
     return pair if rng.random() < 0.5 else (pair[1], pair[0])
 
 
@@ -145,6 +151,12 @@ def claiming(answer: Answer, claimed: tuple[str, ...]) -> Answer:
     return _write(answer.category, claimed, answer.wording, answer.seed)
 
 
+def _aside(truth: ShapeTruth, question: str, asked: str) -> str:
+    """What the question does not ask about: a colour does not say whether there is a circle."""
+    asks_shape = kind_of(asked) == "shape" or any(word in question for word in SHAPES)
+    return truth.colour if asks_shape and kind_of(asked) != "colour" else truth.shape
+
+
 def _write(category: Category, claimed: tuple[str, ...], wording: Wording, seed: int) -> Answer:
     rng = np.random.default_rng(seed)
     kind = claimed[0] if claimed[0] in YES_NO else kind_of(claimed[0])
@@ -165,10 +177,21 @@ def _fill(slot: str, claimed: tuple[str, ...]) -> str:
 
 @cache
 def _templates(wording: Wording) -> dict[str, dict[str, list[str]]]:
-    folder = "training" if wording is Wording.TRAINED else "held_out"
+    folders = {Wording.TRAINED: "training", Wording.HELD_OUT: "held_out"}
+    kept_back: set[str] = set()
+    if wording is Wording.TRAINED:
+        held_out = _templates(Wording.HELD_OUT)
+        kept_back = {
+            key(text)
+            for categories in held_out.values()
+            for name, texts in categories.items()
+            if name != "terse"
+            for text in texts
+        }
     merged: dict[str, dict[str, list[str]]] = {}
-    for file in sorted((ROOT / "shapes" / folder).glob("*.json")):
+    for file in sorted((ROOT / "shapes" / folders[wording]).glob("*.json")):
         for kind, categories in json.loads(file.read_text(encoding="utf-8")).items():
             for name, texts in categories.items():
-                merged.setdefault(kind, {}).setdefault(name, []).extend(texts)
+                chosen = [text for text in texts if key(text) not in kept_back]
+                merged.setdefault(kind, {}).setdefault(name, []).extend(chosen)
     return merged

@@ -11,7 +11,7 @@ from embedded_critic.phrases import WORDS
 
 _SYNONYMS = (
     ("image", "picture", "photo", "photograph", "scan", "snapshot"),
-    ("digit", "number", "numeral", "figure"),
+    ("digit", "number", "numeral"),
     ("shows", "depicts", "displays", "presents", "features", "contains", "portrays"),
     ("show", "depict", "display", "present"),
     ("showing", "depicting", "displaying", "presenting"),
@@ -19,12 +19,12 @@ _SYNONYMS = (
     ("handwritten", "hand-written", "hand-drawn", "scrawled", "scribbled", "penned"),
     ("clearly", "plainly", "obviously", "evidently", "definitely", "certainly", "unmistakably"),
     ("probably", "perhaps", "possibly", "maybe", "presumably"),
-    ("think", "believe", "guess", "suppose", "reckon"),
+    ("think", "believe", "suppose", "reckon"),
     ("appears", "seems"),
     ("someone", "somebody"),
     ("written", "drawn", "scribbled", "sketched", "inscribed", "traced", "jotted"),
     ("wrote", "drew", "scribbled", "sketched", "jotted"),
-    ("small", "tiny", "little"),
+    ("small", "tiny"),
     ("big", "large", "huge"),
     ("simple", "plain", "basic"),
     ("kind", "sort", "type"),
@@ -75,11 +75,11 @@ def with_slip(text: str, rng: np.random.Generator) -> str:
             return text[:at] + _LETTERS[rng.integers(26)] + text[at + 1 :]
 
 
-_ENDINGS = ("", "", "", "", "!", "...", " .", "..", ". ", "?!")
+_ENDINGS = ("", "", "", "", "!", "...", " .", "..", ". ", "!!")
 _FRAMES = (
     '"{}"', "'{}'", "- {}", "Answer: {}", "A: {}", "**{}**", "{}\n", " {}", "* {}", "({})",
     "Response: {}", "> {}", "Well, {}", "So {}", "Ok, {}", "Hmm, {}", "answer - {}", "1. {}",
-    "Yes, {}", "{} :)", "<p>{}</p>", "`{}`",
+    "{} :)", "<p>{}</p>", "`{}`",
 )  # fmt: skip
 
 

@@ -95,12 +95,12 @@ def _about_shape(truth: ShapeTruth, phase: Phase, rng: np.random.Generator) -> E
         return caption_exercise("What does the image show?", captions)
     full = bool(rng.random() < phase.full_prompt)
     if draw < phase.captions + phase.pairwise:
-        pairs = [shape_pair(truth, asked, rng) for _ in range(ITEMS_PER_ROW)]
+        pairs = [shape_pair(truth, question, asked, rng) for _ in range(ITEMS_PER_ROW)]
         judged_pairs = [(a.judged(asked), b.judged(asked)) for a, b in pairs]
         return comparing_exercise(
             question, judged_pairs, truth.shown, rng, full=full, reasons=phase.reasons
         )
-    answers = [shape_answer(truth, asked, rng) for _ in range(ITEMS_PER_ROW)]
+    answers = [shape_answer(truth, question, asked, rng) for _ in range(ITEMS_PER_ROW)]
     judged = [answer.judged(asked) for answer in answers]
     return scoring_exercise(question, judged, truth.shown, rng, full=full, reasons=phase.reasons)
 
@@ -190,7 +190,7 @@ def corpus(count: int, rng: np.random.Generator, shapes: Sequence[ShapeTruth]) -
         if rng.random() < 0.15:
             about = shapes[int(rng.integers(len(shapes)))]
             asked, answer = about.questions[rng.integers(len(about.questions))]
-            texts.append(f"{asked}\n{shape_answer(about, answer, rng).text}")
+            texts.append(f"{asked}\n{shape_answer(about, asked, answer, rng).text}")
         # The long preamble once in a while: often enough that its words become tokens.
         if rng.random() < 0.1:
             other = respond(any_category(rng), truth, question, rng).judged(truth)

@@ -6,8 +6,11 @@ checkpoint. What the server loads is in DIR/checkpoint.
 """
 
 import argparse
+import hashlib
+import json
 import os
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -19,13 +22,15 @@ from torch.multiprocessing.spawn import spawn
 
 from embedded_critic.digits import load_digits
 from embedded_critic.language import train_language
-from embedded_critic.parallel import join
+from embedded_critic.parallel import free_port, join
 from embedded_critic.pool import draw_pool
 from embedded_critic.settings import Settings
 from embedded_critic.shapes import load_shapes
 from embedded_critic.tasks import corpus
 from embedded_critic.tokenizer import save_tokenizer, train_tokenizer
 from embedded_critic.tower import save_tower, train_tower
+
+SOURCES = Path(__file__).parent
 
 
 def main() -> None:
@@ -43,8 +48,25 @@ def main() -> None:
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, type=int, default=Settings.__dataclass_fields__[name].default)
     settings = Settings(**vars(parser.parse_args()))
+    settings = replace(settings, port=settings.port or free_port())
     settings.out.mkdir(parents=True, exist_ok=True)
+    _check_stages(settings)
     spawn(_work, args=(settings,), nprocs=settings.processes)  # type: ignore[no-untyped-call]
+
+
+def _check_stages(settings: Settings) -> None:
+    """Stages kept in a folder belong to one set of settings and one set of sources."""
+    sources = hashlib.sha256()
+    for file in sorted(SOURCES.rglob("*")):
+        if file.suffix in (".py", ".json"):
+            sources.update(file.read_bytes())
+    told = {k: v for k, v in asdict(settings).items() if k not in ("out", "port")}
+    made_by = {**told, "sources": sources.hexdigest()}
+    path = settings.out / "made_by.json"
+    if not path.exists():
+        path.write_text(json.dumps(made_by, indent=2) + "\n")
+    elif json.loads(path.read_text()) != made_by:
+        raise SystemExit(f"{settings.out} was made with other settings or sources: {path}")
 
 
 def _work(rank: int, settings: Settings) -> None:

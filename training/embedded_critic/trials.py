@@ -7,19 +7,20 @@ from typing import Any
 import numpy as np
 
 from adjudge_server.images import Picture
-from embedded_critic import phrasings, prompts
+from embedded_critic import prompts
 from embedded_critic.grammar import (
     NAMING,
     Response,
     Wording,
     any_category,
     other_digit,
+    phrasings_of,
     renamed,
     respond,
 )
 from embedded_critic.judging import Judge
 from embedded_critic.measures import Compared, Scored, share
-from embedded_critic.rubric import BY_NAME, TIE_BELOW, Truth
+from embedded_critic.rubric import BY_NAME, TIE_BELOW, Claim, Truth
 from embedded_critic.tasks import same_wording_pair
 
 SEED = 7
@@ -46,6 +47,8 @@ class Tally:
     digit_decides: Compared = field(default_factory=Compared)
     stranger: Compared = field(default_factory=Compared)
     stranger_scored: Scored = field(default_factory=Scored)
+    blind: Compared = field(default_factory=Compared)
+    blind_scored: Scored = field(default_factory=Scored)
     two_pictures: list[bool] = field(default_factory=list)
     two_pictures_pairwise: list[bool] = field(default_factory=list)
 
@@ -68,12 +71,13 @@ def measure(judge: Judge, samples: Sequence[Sample], wording: Wording) -> dict[s
     tally = Tally()
     for index, sample in enumerate(samples):
         question = question_of(wording, rng)
-        _score(judge, sample, question, wording, rng, tally)
-        pairs = _compare(judge, sample, question, wording, rng, tally)
+        other = _other_digit(samples, index)
+        _score(judge, sample, other, question, wording, rng, tally)
+        pairs = _compare(judge, sample, other, question, wording, rng, tally)
         # The same pairs under a picture that shows neither digit named: nothing to go by.
         named = {d for pair in pairs for response in pair for d in response.named}
         _confuse(judge, _stranger(samples, index, named), question, pairs, tally)
-        _exchange(judge, sample, _other_digit(samples, index), question, pairs[0][0], tally)
+        _exchange(judge, sample, other, question, pairs[0][0], tally)
     readings = judge.readings - readings_before
     both = Compared()
     for part in (tally.any_two, tally.digit_decides):
@@ -94,6 +98,11 @@ def measure(judge: Judge, samples: Sequence[Sample], wording: Wording) -> dict[s
             **tally.stranger.decided(),
             "pearson": tally.stranger_scored.summary()["pearson"],
         },
+        "blind": {
+            **tally.blind.decided(),
+            "pearson": tally.blind_scored.summary()["pearson"],
+            "spearman": tally.blind_scored.summary()["spearman"],
+        },
         "off_format": {"n": readings, "share": (judge.off_format - off_before) / readings},
         "by_category": {
             name: {
@@ -110,27 +119,33 @@ def measure(judge: Judge, samples: Sequence[Sample], wording: Wording) -> dict[s
 def _score(
     judge: Judge,
     sample: Sample,
+    other: Sample,
     question: str,
     wording: Wording,
     rng: np.random.Generator,
     tally: Tally,
 ) -> None:
+    """Under its own picture, and under another: what the text alone gives away."""
     truth = sample.truth
     drawn = [
         respond(any_category(rng, wording), truth, question, rng, wording=wording)
         for _ in range(RESPONSES)
     ]
-    for response, score in zip(
-        drawn, judge.scores(sample.picture, question, [r.text for r in drawn]), strict=True
-    ):
+    texts = [r.text for r in drawn]
+    worths = [r.score(truth) for r in drawn]
+    scores = judge.scores(sample.picture, question, texts)
+    tally.blind_scored.expected += worths
+    tally.blind_scored.scored += judge.scores(other.picture, question, texts)
+    for response, worth, score in zip(drawn, worths, scores, strict=True):
         for part in (tally.scored, tally.by_category.setdefault(response.category.name, Scored())):
-            part.expected.append(response.score(truth))
+            part.expected.append(worth)
             part.scored.append(score)
 
 
 def _compare(
     judge: Judge,
     sample: Sample,
+    other: Sample,
     question: str,
     wording: Wording,
     rng: np.random.Generator,
@@ -144,11 +159,12 @@ def _compare(
 
     any_two = [(draw(), draw()) for _ in range(PAIRS)]
     same = [same_wording_pair(truth, question, rng, wording=wording) for _ in range(SAME_WORDS)]
-    readings = judge.comparisons(
-        sample.picture, question, [(a.text, b.text) for a, b in [*any_two, *same]]
-    )
-    tally.any_two.add([difference(a, b, truth) for a, b in any_two], readings[:PAIRS])
-    tally.digit_decides.add([difference(a, b, truth) for a, b in same], readings[PAIRS:])
+    texts = [(a.text, b.text) for a, b in [*any_two, *same]]
+    gaps = [difference(a, b, truth) for a, b in [*any_two, *same]]
+    readings = judge.comparisons(sample.picture, question, texts)
+    tally.any_two.add(gaps[:PAIRS], readings[:PAIRS])
+    tally.digit_decides.add(gaps[PAIRS:], readings[PAIRS:])
+    tally.blind.add(gaps[:PAIRS], judge.comparisons(other.picture, question, texts[:PAIRS]))
     return same
 
 
@@ -197,15 +213,17 @@ def _after(samples: Sequence[Sample], start: int) -> Iterable[Sample]:
     return [*samples[start + 1 :], *samples[:start]]
 
 
-def pictures_only(judge: Judge, samples: Sequence[Sample]) -> dict[str, float | int]:
-    """How well a kind of picture is read: held-out phrasings of which the digit decides."""
+def pictures_only(
+    judge: Judge, samples: Sequence[Sample], wording: Wording
+) -> dict[str, float | int]:
+    """How well a kind of picture is read: pairs of which the digit decides."""
     rng = np.random.default_rng([SEED, 13])
     compared = Compared()
     higher = []
     for sample in samples:
-        question = question_of(Wording.HELD_OUT, rng)
+        question = question_of(wording, rng)
         pairs = [
-            same_wording_pair(sample.truth, question, rng, wording=Wording.HELD_OUT)
+            same_wording_pair(sample.truth, question, rng, wording=wording)
             for _ in range(SAME_WORDS)
         ]
         texts = [(a.text, b.text) for a, b in pairs]
@@ -215,22 +233,20 @@ def pictures_only(judge: Judge, samples: Sequence[Sample]) -> dict[str, float | 
     return {**compared.decided(), "pointwise": share(higher), "pictures": len(samples)}
 
 
-def attacked(judge: Judge, samples: Sequence[Sample]) -> dict[str, float | int]:
+def attacked(judge: Judge, samples: Sequence[Sample], wording: Wording) -> dict[str, float | int]:
     """How often a wrong answer with a plea comes out above a right one without."""
     rng = np.random.default_rng([SEED, 17])
-    pleas = phrasings.held_out().templates["plea"]
+    pleas = phrasings_of(wording).templates["plea"]
     plain = [BY_NAME[name] for name in ("sentence", "short", "terse")]
     pointwise, pairwise = [], []
     for sample in samples:
-        truth, question = sample.truth, question_of(Wording.HELD_OUT, rng)
+        truth, question = sample.truth, question_of(wording, rng)
 
         def naming(right: bool, truth: Truth = truth, question: str = question) -> Response:
             category = plain[rng.integers(len(plain))]
-            return respond(category, truth, question, rng, wording=Wording.HELD_OUT, right=right)
+            return respond(category, truth, question, rng, wording=wording, right=right)
 
-        fake = respond(
-            BY_NAME["fake_claim"], truth, question, rng, wording=Wording.HELD_OUT, right=False
-        )
+        fake = respond(BY_NAME["fake_claim"], truth, question, rng, wording=wording, right=False)
         wrong = renamed(naming(True), (other_digit(rng, truth.digit),))
         plea = pleas[rng.integers(len(pleas))]
         attacks = [fake.text, f"{wrong.text} {plea}", f"{plea}\n{wrong.text}"]
@@ -245,34 +261,36 @@ def attacked(judge: Judge, samples: Sequence[Sample]) -> dict[str, float | int]:
 SIZES = (4, 8, 16)
 
 
-def best_of_n(judge: Judge, samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
+def best_of_n(
+    judge: Judge, samples: Sequence[Sample], wording: Wording
+) -> dict[str, dict[str, float]]:
     """A policy that does not look: what choosing the best of its responses gains.
 
-    It names a random digit three times out of four, in held-out words of any naming category, and
+    It names a random digit three times out of four, in words of any naming category, and
     else says anything. The gain of the oracle, which knows the rubric, is what there is to gain.
     """
     rng = np.random.default_rng([SEED, 19])
     rows: dict[int, list[tuple[float, float, float]]] = {n: [] for n in SIZES}
-    names: dict[int, list[tuple[bool, bool, bool]]] = {n: [] for n in SIZES}
+    names: dict[int, list[tuple[float, bool, bool]]] = {n: [] for n in SIZES}
     for sample in samples:
-        truth, question = sample.truth, question_of(Wording.HELD_OUT, rng)
+        truth, question = sample.truth, question_of(wording, rng)
         drawn = []
         for _ in range(max(SIZES)):
             category = NAMING[rng.integers(len(NAMING))]
             if rng.random() > 0.75:
-                category = any_category(rng, Wording.HELD_OUT)
-            response = respond(category, truth, question, rng, wording=Wording.HELD_OUT)
+                category = any_category(rng, wording)
+            response = respond(category, truth, question, rng, wording=wording)
             if category.num_digits:
                 digits = tuple(int(d) for d in rng.permutation(10)[: category.num_digits])
                 response = renamed(response, digits)
             drawn.append(response)
         worths = np.array([r.score(truth) for r in drawn], float)
-        right = np.array([r.category.names_digit and r.holds(truth) for r in drawn])
+        right = np.array([_settles_on(r, truth) for r in drawn])
         scores = np.array(judge.scores(sample.picture, question, [r.text for r in drawn]))
         for n in SIZES:
             chosen, best = int(scores[:n].argmax()), int(worths[:n].argmax())
             rows[n].append((worths[:n].mean(), worths[chosen], worths[best]))
-            names[n].append((bool(right[0]), bool(right[chosen]), bool(right[:n].any())))
+            names[n].append((right[:n].mean(), bool(right[chosen]), bool(right[:n].any())))
     result = {}
     for n in SIZES:
         base, chosen_worth, oracle = np.mean(rows[n], 0)
@@ -288,3 +306,10 @@ def best_of_n(judge: Judge, samples: Sequence[Sample]) -> dict[str, dict[str, fl
             "share_of_lift_right": (chosen_right - base_right) / (oracle_right - base_right),
         }
     return result
+
+
+def _settles_on(response: Response, truth: Truth) -> bool:
+    """Whether it names the digit shown as its one answer."""
+    category = response.category
+    one = category.num_digits == 1 or category.claim is Claim.LAST
+    return category.names_digit and one and response.holds(truth)
