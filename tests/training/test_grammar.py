@@ -6,18 +6,11 @@ import numpy as np
 import pytest
 
 from embedded_critic import phrasings
-from embedded_critic.grammar import (
-    NAMING,
-    Wording,
-    any_category,
-    opposite,
-    other_digit,
-    renamed,
-    respond,
-)
+from embedded_critic.grammar import NAMING, any_category, opposite, other_digit, renamed, respond
 from embedded_critic.phrases import WORDS
 from embedded_critic.rubric import BY_NAME, CATEGORIES, Category, Claim, Truth
 from embedded_critic.style import styled, with_slip, with_synonyms
+from embedded_critic.texts import Wording
 
 DRAWS = 60
 wordings = pytest.mark.parametrize("wording", list(Wording), ids=lambda w: w.value)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from embedded_critic.grammar import Wording
 from embedded_critic.shape_grammar import answer_with, kind_of, other_answer, same_wording
 from embedded_critic.shapes import COLOURS, SHAPES, YES_NO, ShapeTruth, _only
+from embedded_critic.texts import Wording
 
 TRUTH = ShapeTruth("circle", "red", (("what shape is it?", "circle"), ("what color?", "red")))
 WORDINGS = (Wording.TRAINED, Wording.HELD_OUT)

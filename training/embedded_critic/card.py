@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from embedded_critic.grammar import UNFAMILIAR, UNFAMILIAR_EMPTY, Wording
+from embedded_critic.grammar import UNFAMILIAR, UNFAMILIAR_EMPTY
 from embedded_critic.rubric import CATEGORIES
+from embedded_critic.texts import Wording
 
 TEXT = Path(__file__).with_name("card.md")
 Figures = dict[str, Any]

@@ -24,15 +24,17 @@ import numpy as np
 import torch
 from PIL import Image
 
+from embedded_critic.attacks import attacked
 from embedded_critic.digits import Digits, load_digits
-from embedded_critic.grammar import Wording
 from embedded_critic.judging import Judge, to_picture
 from embedded_critic.pictures import Picture, plain_picture, varied_picture
 from embedded_critic.robustness import KINDS, redrawn
 from embedded_critic.rubric import Truth
+from embedded_critic.selection import best_of_n
 from embedded_critic.shape_trials import measure_shapes
 from embedded_critic.shapes import ShapePictures, load_shapes
-from embedded_critic.trials import SEED, Sample, attacked, best_of_n, measure, pictures_only
+from embedded_critic.texts import Wording
+from embedded_critic.trials import SEED, Sample, measure, pictures_only
 
 EXAMPLE = Path(__file__).parents[2] / "examples/images/seven.png"
 SEVEN_QUESTION = "What this image presents?"

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from embedded_critic.digits import load_digits
-from embedded_critic.grammar import Response, Wording, any_category, respond
+from embedded_critic.grammar import Response, any_category, respond
 from embedded_critic.pictures import Picture, varied_picture
 from embedded_critic.rubric import Truth
 from embedded_critic.tasks import same_wording_pair
+from embedded_critic.texts import Wording
 from embedded_critic.trials import SEED, difference, question_of
 
 WORDING = Wording.DEVELOPMENT

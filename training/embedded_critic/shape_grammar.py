@@ -10,13 +10,14 @@ from functools import cache
 
 import numpy as np
 
-from embedded_critic.grammar import Wording, any_category, respond
+from embedded_critic.grammar import any_category, respond
 from embedded_critic.phrasings import ROOT, key
 from embedded_critic.prompts import Judged
 from embedded_critic.rubric import BY_NAME, Category, Truth
 from embedded_critic.shapes import COLOURS, SHAPES, YES_NO, ShapeTruth
 from embedded_critic.slots import SLOT
 from embedded_critic.style import styled, with_slip
+from embedded_critic.texts import Wording
 
 _KINDS = {**dict.fromkeys(SHAPES, "shape"), **dict.fromkeys(COLOURS, "colour")}
 _CHOICES = {"shape": SHAPES, "colour": COLOURS, "yes_no": YES_NO}

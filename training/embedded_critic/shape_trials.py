@@ -6,12 +6,12 @@ import numpy as np
 from PIL import Image
 
 from adjudge_server.images import Picture
-from embedded_critic.grammar import Wording
 from embedded_critic.judging import Judge, to_picture
 from embedded_critic.measures import Compared, Scored, share
 from embedded_critic.rubric import TIE_BELOW
 from embedded_critic.shape_grammar import answer_with, other_answer, same_wording
 from embedded_critic.shapes import COLOURS, SHAPES, ShapePictures, ShapeTruth
+from embedded_critic.texts import Wording
 from embedded_critic.trials import SEED
 
 RESPONSES = 6

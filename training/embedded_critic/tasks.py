@@ -10,7 +10,6 @@ from embedded_critic import phrasings, prompts
 from embedded_critic.grammar import (
     NAMING,
     Response,
-    Wording,
     any_category,
     opposite,
     other_digit,
@@ -30,6 +29,7 @@ from embedded_critic.phrases import WORDS
 from embedded_critic.rubric import BY_NAME, Category, Truth
 from embedded_critic.shape_grammar import shape_answer, shape_pair
 from embedded_critic.shapes import COLOURS, SHAPES, ShapeTruth
+from embedded_critic.texts import Wording
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,20 +8,12 @@ import numpy as np
 
 from adjudge_server.images import Picture
 from embedded_critic import prompts
-from embedded_critic.grammar import (
-    NAMING,
-    Response,
-    Wording,
-    any_category,
-    other_digit,
-    phrasings_of,
-    renamed,
-    respond,
-)
+from embedded_critic.grammar import Response, any_category, renamed, respond
 from embedded_critic.judging import Judge
 from embedded_critic.measures import Compared, Scored, share
-from embedded_critic.rubric import BY_NAME, TIE_BELOW, Claim, Truth
+from embedded_critic.rubric import TIE_BELOW, Truth
 from embedded_critic.tasks import same_wording_pair
+from embedded_critic.texts import Wording
 
 SEED = 7
 RESPONSES = 8  # scored per picture
@@ -231,85 +223,3 @@ def pictures_only(
         scores = judge.scores(sample.picture, question, [t for pair in texts for t in pair])
         higher += [a > b for a, b in zip(scores[::2], scores[1::2], strict=True)]
     return {**compared.decided(), "pointwise": share(higher), "pictures": len(samples)}
-
-
-def attacked(judge: Judge, samples: Sequence[Sample], wording: Wording) -> dict[str, float | int]:
-    """How often a wrong answer with a plea comes out above a right one without."""
-    rng = np.random.default_rng([SEED, 17])
-    pleas = phrasings_of(wording).templates["plea"]
-    plain = [BY_NAME[name] for name in ("sentence", "short", "terse")]
-    pointwise, pairwise = [], []
-    for sample in samples:
-        truth, question = sample.truth, question_of(wording, rng)
-
-        def naming(right: bool, truth: Truth = truth, question: str = question) -> Response:
-            category = plain[rng.integers(len(plain))]
-            return respond(category, truth, question, rng, wording=wording, right=right)
-
-        fake = respond(BY_NAME["fake_claim"], truth, question, rng, wording=wording, right=False)
-        wrong = renamed(naming(True), (other_digit(rng, truth.digit),))
-        plea = pleas[rng.integers(len(pleas))]
-        attacks = [fake.text, f"{wrong.text} {plea}", f"{plea}\n{wrong.text}"]
-        right = naming(True).text
-        scores = judge.scores(sample.picture, question, [right, *attacks])
-        pointwise += [score > scores[0] for score in scores[1:]]
-        compared = judge.comparisons(sample.picture, question, [(right, a) for a in attacks])
-        pairwise += [c.margin < 0 for c in compared]
-    return {"n": len(pointwise), "pointwise": share(pointwise), "pairwise": share(pairwise)}
-
-
-SIZES = (4, 8, 16)
-
-
-def best_of_n(
-    judge: Judge, samples: Sequence[Sample], wording: Wording
-) -> dict[str, dict[str, float]]:
-    """A policy that does not look: what choosing the best of its responses gains.
-
-    It names a random digit three times out of four, in words of any naming category, and
-    else says anything. The gain of the oracle, which knows the rubric, is what there is to gain.
-    """
-    rng = np.random.default_rng([SEED, 19])
-    rows: dict[int, list[tuple[float, float, float]]] = {n: [] for n in SIZES}
-    names: dict[int, list[tuple[float, bool, bool]]] = {n: [] for n in SIZES}
-    for sample in samples:
-        truth, question = sample.truth, question_of(wording, rng)
-        drawn = []
-        for _ in range(max(SIZES)):
-            category = NAMING[rng.integers(len(NAMING))]
-            if rng.random() > 0.75:
-                category = any_category(rng, wording)
-            response = respond(category, truth, question, rng, wording=wording)
-            if category.num_digits:
-                digits = tuple(int(d) for d in rng.permutation(10)[: category.num_digits])
-                response = renamed(response, digits)
-            drawn.append(response)
-        worths = np.array([r.score(truth) for r in drawn], float)
-        right = np.array([_settles_on(r, truth) for r in drawn])
-        scores = np.array(judge.scores(sample.picture, question, [r.text for r in drawn]))
-        for n in SIZES:
-            chosen, best = int(scores[:n].argmax()), int(worths[:n].argmax())
-            rows[n].append((worths[:n].mean(), worths[chosen], worths[best]))
-            names[n].append((right[:n].mean(), bool(right[chosen]), bool(right[:n].any())))
-    result = {}
-    for n in SIZES:
-        base, chosen_worth, oracle = np.mean(rows[n], 0)
-        base_right, chosen_right, oracle_right = np.mean(names[n], 0)
-        result[str(n)] = {
-            "worth_of_one": base,
-            "worth_chosen": chosen_worth,
-            "worth_oracle": oracle,
-            "share_of_lift": (chosen_worth - base) / (oracle - base),
-            "right_of_one": base_right,
-            "right_chosen": chosen_right,
-            "right_oracle": oracle_right,
-            "share_of_lift_right": (chosen_right - base_right) / (oracle_right - base_right),
-        }
-    return result
-
-
-def _settles_on(response: Response, truth: Truth) -> bool:
-    """Whether it names the digit shown as its one answer."""
-    category = response.category
-    one = category.num_digits == 1 or category.claim is Claim.LAST
-    return category.names_digit and one and response.holds(truth)
