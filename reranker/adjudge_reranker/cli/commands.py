@@ -85,11 +85,20 @@ LabelsFile = Annotated[
         metavar="FILE", help="Labelled items: JSON lines (- for stdin), .json or .parquet."
     ),
 ]
-LabelsFormat = Annotated[Layout, typer.Option("--format", help="What the records look like.")]
+LabelsLayout = Annotated[
+    Layout, typer.Option("--layout", help="What the fields of the records are called.")
+]
 ImagesFolder = Annotated[
     Path | None,
     typer.Option(
         exists=True, file_okay=False, help="Where paths of pictures start. Default: FILE's folder."
+    ),
+]
+ImagesAnywhere = Annotated[
+    bool,
+    typer.Option(
+        "--images-anywhere",
+        help="Send pictures outside that folder too. Whatever FILE names goes to the server.",
     ),
 ]
 TemplateNames = Annotated[
@@ -118,8 +127,9 @@ _EVAL_PARAGRAPHS = (
     "correlation, calibration and position bias, each with its 95 % interval.",
     'A record of FILE is a pair ("candidates", two of them, and "preferred": first, second or '
     'tie), a score ("candidate" and "score", 0 to 100) or a group ("chosen" and "rejected", '
-    'lists), each with "prompt", and if you like "images" (paths), "id" and "subset". Published '
-    "benchmarks are read as they are, with --format, and get their own figures too.",
+    'lists), each with "prompt", and if you like "images" (paths), "id", "subset" and "cluster" '
+    "(equal for records that share a picture, say: intervals get as wide as that makes them). "
+    "Published benchmarks are read as they are, with --layout, and get their own figures too.",
     "What failed is counted by its reason and is in no figure. Exit codes are those of adjudge.",
 )
 
@@ -221,8 +231,9 @@ def critique(
 @app.command("eval", help="\n\n".join(_EVAL_PARAGRAPHS))
 def evaluate(
     file: LabelsFile,
-    layout: LabelsFormat = Layout.ADJUDGE,
+    layout: LabelsLayout = Layout.ADJUDGE,
     images: ImagesFolder = None,
+    images_anywhere: ImagesAnywhere = False,
     server: Server = _SERVER,
     template: TemplateNames = None,
     rubric: Rubric = None,
@@ -237,7 +248,7 @@ def evaluate(
         from adjudge_reranker.cli import evaluating
 
         code = evaluating.run(
-            evaluating.Labels(file, layout, images),
+            evaluating.Labels(file, layout, images, images_anywhere),
             evaluating.Critic(server, template or (), rubric, model, timeout),
             evaluating.Files(json_file, records_file, plot_file),
         )

@@ -1,11 +1,14 @@
 """The command `eval`: reads labelled items, judges them, and writes what came of it."""
 
 import contextlib
+import itertools
 import json
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Final, TextIO
 
 import numpy as np
 import typer
@@ -38,6 +41,9 @@ from adjudge_reranker.evaluation.records import BadRecord, Item
 from adjudge_reranker.evaluation.report import Report, build_report
 from adjudge_reranker.model_info import ModelInfo, Template
 
+_PIPED_WIDTH: Final = 200
+"""Characters. Tables are as narrow as their contents; a pipe has no reason to fold them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Labels:
@@ -46,6 +52,7 @@ class Labels:
     file: str
     layout: Layout
     images: Path | None
+    images_anywhere: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +78,7 @@ class Files:
 def run(labels: Labels, critic: Critic, files: Files) -> ExitCode:
     """Raises typer.BadParameter for bad input, before anything is judged, MissingExtra, and
     typer.Exit if the server is not there."""
-    _check(files)
+    _check(files, labels.file)
     items = _load(labels)
     client, model = connect(critic.server, critic.timeout, critic.model)
     with client:
@@ -79,22 +86,69 @@ def run(labels: Labels, critic: Critic, files: Files) -> ExitCode:
         output = Output(Format.TABLE)
         judged = _judge(client, items, question, files.records, output)
     report = build_report(judged, labels.layout, reward_range)
+    if not output.console.is_terminal:
+        output.console.width = _PIPED_WIDTH
     output.console.print(report_tables(report, labels.file))
     _write(report, judged, labels, files)
     return output.exit_code
 
 
-def _check(files: Files) -> None:
+def _check(files: Files, input: str) -> None:
     if files.plot is not None:
         import adjudge_reranker.evaluation.plot  # noqa: F401  # whether its library is there
-    for path in (files.json, files.records, files.plot):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise typer.BadParameter(f"no such folder to write to: {path.parent}")
+    options = {"--json": files.json, "--records": files.records, "--plot": files.plot}
+    outputs = {option: path for option, path in options.items() if path is not None}
+    for option, path in outputs.items():
+        _check_is_writable(option, path)
+        if _is_input(path, input):
+            raise typer.BadParameter(f"{option} would overwrite the labels: {path}")
+    for (option, path), (other, other_path) in itertools.combinations(outputs.items(), 2):
+        if _are_same(path, other_path):
+            raise typer.BadParameter(f"{option} and {other} are one file: {path}")
+
+
+def _check_is_writable(option: str, path: Path) -> None:
+    """Writes nothing, and leaves nothing behind that was not there."""
+    if str(path) == "-":
+        raise typer.BadParameter(f"{option} takes a file: standard output is for the table")
+    problem = None
+    try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            # A pipe, for one, and opening that may wait for whoever reads it.
+            problem = None if os.access(path, os.W_OK) else "Permission denied"
+        else:
+            target = path.resolve()  # not the link, if it is one that leads to nothing yet
+            is_new = not target.exists()
+            target.open("ab").close()
+            if is_new:
+                target.unlink()
+    except (OSError, ValueError, RuntimeError) as error:
+        problem = getattr(error, "strerror", None) or str(error)
+    if problem is not None:
+        raise typer.BadParameter(f"{option} cannot be written: {path}: {problem}")
+
+
+def _is_input(path: Path, input: str) -> bool:
+    if input != "-":
+        return _are_same(path, Path(input))
+    try:
+        return os.path.samestat(os.fstat(sys.stdin.fileno()), path.stat())
+    except (OSError, ValueError):  # one of them is no file
+        return False
+
+
+def _are_same(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)  # hard links too
+    except OSError:  # one of them is not there yet
+        return os.path.realpath(path) == os.path.realpath(other)
 
 
 def _load(labels: Labels) -> tuple[Item, ...]:
     try:
-        return load_items(labels.file, labels.layout, labels.images)
+        return load_items(
+            labels.file, labels.layout, labels.images, images_anywhere=labels.images_anywhere
+        )
     except BadRecord as error:
         raise typer.BadParameter(str(error)) from error
 

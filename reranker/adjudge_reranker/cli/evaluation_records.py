@@ -14,7 +14,8 @@ from adjudge_reranker.evaluation.report import Report
 def judged_record(judged: Judged) -> Record:
     """An item by its id and place, its label, and its reading or an "error" in the place of it."""
     item, reading = judged.item, judged.reading
-    record: Record = {"id": item.id, "place": item.place, "subset": item.subset, **_label(item)}
+    record: Record = {"id": item.id, "place": item.place, "subset": item.subset}
+    record |= {"cluster": item.cluster, **_label(item)}
     if isinstance(reading, Unanswered):
         record["error"] = _unanswered_record(reading)
         outcomes = reading.outcomes
@@ -31,7 +32,7 @@ def judged_record(judged: Judged) -> Record:
 
 def report_record(report: Report, file: str, layout: Layout) -> Record:
     """All of a report, and what it is about."""
-    return {"file": file, "format": layout, **asdict(report)}
+    return {"file": file, "layout": layout, **asdict(report)}
 
 
 def _label(item: Item) -> dict[str, Any]:

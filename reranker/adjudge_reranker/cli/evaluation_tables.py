@@ -113,10 +113,17 @@ def _row(name: str, estimate: Estimate) -> _Row:
         low, high = estimate.interval
         interval = f"{number(low)} to {number(high)}"
         by = _BY[estimate.method]
+        if estimate.clusters is not None:
+            by += f", {estimate.clusters} clusters"
     return name, number(estimate.value), interval, str(estimate.n), by
 
 
-_BY = {Method.WILSON: "Wilson", Method.FISHER_Z: "Fisher z", Method.BOOTSTRAP: "bootstrap"}
+_BY = {
+    Method.WILSON: "Wilson",
+    Method.FISHER_Z: "Fisher z",
+    Method.BOOTSTRAP: "bootstrap",
+    Method.BASIC_BOOTSTRAP: "basic bootstrap",
+}
 
 
 def _table(title: str, *columns: str) -> Table:

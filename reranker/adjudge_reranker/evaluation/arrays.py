@@ -8,10 +8,12 @@ import numpy as np
 from adjudge_reranker.evaluation.importers import rewardbench_2
 from adjudge_reranker.evaluation.judge import Judged
 from adjudge_reranker.evaluation.metrics.benchmarks import Ties
-from adjudge_reranker.evaluation.metrics.estimates import Bools, Floats
+from adjudge_reranker.evaluation.metrics.estimates import Bools
 from adjudge_reranker.evaluation.metrics.pairs import PairArrays, right
+from adjudge_reranker.evaluation.metrics.resampling import Floats, Integers
 from adjudge_reranker.evaluation.metrics.scores import best_is_chosen
 from adjudge_reranker.evaluation.records import (
+    Item,
     LabelledGroup,
     LabelledPair,
     LabelledScore,
@@ -25,7 +27,7 @@ _LABEL = {Preferred.FIRST: 1, Preferred.SECOND: -1, Preferred.TIE: 0}
 def pair_arrays(judged: Iterable[Judged]) -> PairArrays:
     """The answered pairs."""
     found = [
-        (_LABEL[one.item.preferred], one.reading)
+        (one.item, one.reading)
         for one in judged
         if isinstance(one.item, LabelledPair) and isinstance(one.reading, Comparison)
     ]
@@ -34,22 +36,25 @@ def pair_arrays(judged: Iterable[Judged]) -> PairArrays:
         (r.first_probability, r.second_probability, r.tie_probability) for r in readings
     ]
     return PairArrays(
-        label=np.array([label for label, _ in found], np.int64),
+        label=np.array([_LABEL[item.preferred] for item, _ in found], np.int64),
         margin=_floats([r.margin for r in readings]),
         preference=_floats([r.preference for r in readings]),
         probabilities=_floats([p for row in probabilities for p in row]).reshape(-1, 3),
         position_bias=_floats([r.position_bias for r in readings]),
+        cluster=_clusters([item for item, _ in found]),
     )
 
 
-def score_arrays(judged: Iterable[Judged]) -> tuple[Floats, Floats]:
-    """The labels and the rewards of the answered scores, both of shape (n,)."""
+def score_arrays(judged: Iterable[Judged]) -> tuple[Floats, Floats, Integers]:
+    """The labels, the rewards and the clusters of the answered scores, each of shape (n,)."""
     found = [
-        (one.item.score, one.reading.reward)
+        (one.item, one.reading.reward)
         for one in judged
         if isinstance(one.item, LabelledScore) and isinstance(one.reading, Reward)
     ]
-    return _floats([label for label, _ in found]), _floats([reward for _, reward in found])
+    items = [item for item, _ in found]
+    labels, rewards = [item.score for item in items], [reward for _, reward in found]
+    return _floats(labels), _floats(rewards), _clusters(items)
 
 
 def group_rewards(judged: Iterable[Judged]) -> list[tuple[LabelledGroup, Floats, Floats]]:
@@ -65,8 +70,14 @@ def group_rewards(judged: Iterable[Judged]) -> list[tuple[LabelledGroup, Floats,
 
 def group_credits(judged: Iterable[Judged]) -> Floats:
     """What `best_is_chosen` gives for each answered group, shape (n,)."""
+    return group_arrays(judged)[0]
+
+
+def group_arrays(judged: Iterable[Judged]) -> tuple[Floats, Integers]:
+    """What `best_is_chosen` gives for each answered group, and its cluster, both of shape (n,)."""
     groups = group_rewards(judged)
-    return _floats([best_is_chosen(chosen, rejected) for _, chosen, rejected in groups])
+    credits = [best_is_chosen(chosen, rejected) for _, chosen, rejected in groups]
+    return _floats(credits), _clusters([item for item, _, _ in groups])
 
 
 def right_by_subset(judged: Iterable[Judged], subsets: Iterable[str]) -> dict[str, Bools]:
@@ -104,6 +115,13 @@ def ties_arrays(judged: Sequence[Judged]) -> Ties | None:
             tied_gap[row[number]] = gap
             tied_spread[row[number]] = chosen.max() - chosen.min()
     return Ties(ref_gap, tied_gap, tied_spread)
+
+
+def _clusters(items: Iterable[Item]) -> Integers:
+    # Which number a cluster has means nothing; an item without one gets a number of its own.
+    numbers: dict[object, int] = {}
+    keys = (place if item.cluster is None else (item.cluster,) for place, item in enumerate(items))
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
 
 
 def _floats(values: Sequence[float | None]) -> Floats:

@@ -3,12 +3,18 @@
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from adjudge_reranker.client import RewardClient
 from adjudge_reranker.content import PartLike
 from adjudge_reranker.errors import RewardError, ServerUnavailable
-from adjudge_reranker.evaluation.records import Item, LabelledGroup, LabelledPair, LabelledScore
+from adjudge_reranker.evaluation.records import (
+    Item,
+    LabelledGroup,
+    LabelledPair,
+    LabelledScore,
+    Picture,
+)
 from adjudge_reranker.in_order import in_order
 from adjudge_reranker.model_info import ModelInfo, Template, TemplateKind
 from adjudge_reranker.pictures import Image
@@ -16,8 +22,23 @@ from adjudge_reranker.types import Comparison, Failure, Provenance, Reward, Scor
 
 UNREADABLE_IMAGE = "UNREADABLE_IMAGE"
 """The reason of an item whose picture could not be read when its turn came."""
+NOT_AN_IMAGE = "NOT_AN_IMAGE"
+"""The reason of an item whose picture is none that a server reads, going by its first bytes. It is
+not sent: whoever wrote the file may have named something that is not theirs to see."""
 NOT_JUDGED = "NOT_JUDGED"
 """The reason of items that were left over when the server stayed unavailable."""
+
+_BEGINNINGS: Final = (
+    b"\x89PNG\r\n\x1a\n",
+    b"\xff\xd8\xff",
+    b"GIF87a",
+    b"GIF89a",
+    b"BM",
+    b"II*\x00",
+    b"MM\x00*",
+    b"II+\x00",  # BigTIFF
+    b"MM\x00+",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +56,7 @@ class Unanswered:
     """An item without a reading, and why. Never counts as wrong, or as 0."""
 
     reason: str
-    """An ErrorReason, the name of a gRPC code, UNREADABLE_IMAGE or NOT_JUDGED."""
+    """An ErrorReason, the name of a gRPC code, UNREADABLE_IMAGE, NOT_AN_IMAGE or NOT_JUDGED."""
     error: Exception | None = None
     """None if it was not judged."""
     is_call: bool = False
@@ -56,6 +77,10 @@ class Judged:
     reading: Reading | Unanswered
     provenance: Provenance | None = None
     """None if the call failed."""
+
+
+class NotAnImage(ValueError):
+    """Bytes that do not begin as a picture does."""
 
 
 class UnknownTemplate(ValueError):
@@ -108,6 +133,13 @@ def judge_items(
         yield Judged(item, Unanswered(NOT_JUDGED))
 
 
+def is_image(data: bytes) -> bool:
+    """Whether they begin as a PNG, JPEG, WebP, GIF, BMP or TIFF file does."""
+    if data[:4] == b"RIFF":
+        return data[8:12] == b"WEBP"
+    return data.startswith(_BEGINNINGS)
+
+
 def reason_of(error: RewardError) -> str:
     """What failures are counted under: the contract's reason, or else the name of gRPC's code."""
     return error.reason or error.code.name
@@ -116,7 +148,9 @@ def reason_of(error: RewardError) -> str:
 def _judge(client: RewardClient, item: Item, question: Question) -> Judged:
     try:
         # Here and not in the client, so that no other mistake is taken for a picture's.
-        images = [i if isinstance(i, bytes) else Image.open(i) for i in item.images]
+        images = [_image(picture) for picture in item.images]
+    except NotAnImage as error:
+        return Judged(item, Unanswered(NOT_AN_IMAGE, error))
     except (OSError, ValueError) as error:
         return Judged(item, Unanswered(UNREADABLE_IMAGE, error))
     prompt: list[PartLike] = [*images, item.prompt]  # pictures first, as critics read them
@@ -126,6 +160,15 @@ def _judge(client: RewardClient, item: Item, question: Question) -> Judged:
         return _score(client, item, prompt, question)
     except RewardError as error:
         return Judged(item, Unanswered(reason_of(error), error, is_call=True))
+
+
+def _image(picture: Picture) -> Image:
+    data = picture if isinstance(picture, bytes) else picture.read_bytes()
+    image = Image(data)
+    if not is_image(data):
+        name = "bytes in the file" if isinstance(picture, bytes) else picture
+        raise NotAnImage(f"no PNG, JPEG, WebP, GIF, BMP or TIFF: {name}")
+    return image
 
 
 def _compare(

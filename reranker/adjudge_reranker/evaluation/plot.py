@@ -4,7 +4,7 @@ from pathlib import Path
 
 from adjudge_reranker.evaluation.extras import extra_for
 from adjudge_reranker.evaluation.metrics.calibration import Calibration
-from adjudge_reranker.evaluation.metrics.estimates import Floats
+from adjudge_reranker.evaluation.metrics.resampling import Floats
 from adjudge_reranker.evaluation.report import Report
 
 with extra_for("drawing a plot"):

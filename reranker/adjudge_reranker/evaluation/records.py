@@ -27,6 +27,9 @@ class Labelled:
     """Whatever JSON value the file gives, or else its number in the file, from 0."""
     subset: str | None = None
     """What figures are grouped by."""
+    cluster: str | int | None = None
+    """Items of one cluster are not independent, for one because they share a picture. None for an
+    item by itself."""
     prompt: str
     images: tuple[Picture, ...] = ()
 

@@ -96,13 +96,14 @@ def _section(
     def has(kind: type[Labelled]) -> bool:
         return any(isinstance(one.item, kind) for one in judged)
 
-    labels, rewards = arrays.score_arrays(judged)
+    labels, rewards, clusters = arrays.score_arrays(judged)
+    scores = has(LabelledScore)
     return Section(
         subset=subset,
         counts=_counts(judged),
         pairs=pair_figures(arrays.pair_arrays(judged)) if has(LabelledPair) else None,
-        scores=score_figures(labels, rewards, reward_range) if has(LabelledScore) else None,
-        groups=group_figures(arrays.group_credits(judged)) if has(LabelledGroup) else None,
+        scores=score_figures(labels, rewards, reward_range, clusters) if scores else None,
+        groups=group_figures(*arrays.group_arrays(judged)) if has(LabelledGroup) else None,
     )
 
 

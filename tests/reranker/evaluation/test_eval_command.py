@@ -25,6 +25,8 @@ from tests.reranker.evaluation.told import (
 from tests.reranker.scripted import ScriptedService
 from tests.reranker.test_cli import TOO_LONG, invoke, lines
 
+IMAGES = ("--images", SEVEN.parent)
+
 
 def test_figures_of_pairs_by_hand(told: str, evaluate: Evaluate) -> None:
     rows = [pair(FIRST, "first"), pair(SECOND, "second"), pair(FIRST, "second"), pair(TIE, "tie")]
@@ -109,7 +111,7 @@ def test_vl_rewardbench_end_to_end(told: str, tmp_path: Path) -> None:
         row("mathverse_5", "item OFF_FORMAT", [1, 0]),
     ]
     figures = tmp_path / "out.json"
-    options = ("--format", "vl-rewardbench", "--json", figures)
+    options = ("--layout", "vl-rewardbench", "--json", figures)
     result = invoke(told, "eval", parquet(tmp_path, *rows), *options)
     assert result.exit_code == 1
     found = json.loads(figures.read_text())
@@ -129,7 +131,7 @@ def test_multimodal_rewardbench_end_to_end(told: str, evaluate: Evaluate) -> Non
     own = {"Image": str(SEVEN), "Output1": FIRST}
     rows = [MM | own | {"Better": "Output1"}, MM | own, MM | own | {"Category": "vqa"}]
     result, found, _ = evaluate(
-        told, *rows, name="all_data.json", options=("--format", "multimodal-rewardbench")
+        told, *rows, name="all_data.json", options=("--layout", "multimodal-rewardbench", *IMAGES)
     )
     assert result.exit_code == 0
     values = {f["name"]: f["estimate"]["value"] for f in found["benchmark"]["figures"]}
@@ -149,7 +151,7 @@ def test_rewardbench_2_end_to_end(told: str, evaluate: Evaluate) -> None:
         TIED | {"id": "tied:1", "chosen": ["9", "8"], "rejected": ["1", "2", "3"]},
         TIED | {"id": "tied:2", "chosen": ["1", "8"], "rejected": ["1", "2", "item OFF_FORMAT"]},
     ]
-    result, found, _ = evaluate(told, *rows, options=("--format", "rewardbench-2"))
+    result, found, _ = evaluate(told, *rows, options=("--layout", "rewardbench-2"))
     figures = {f["name"]: f["estimate"] for f in found["benchmark"]["figures"]}
     ties = 1.0 + 0.01 * 0.999329299739067  # tanh(5 / 1 - 1)
     assert result.exit_code == 1
@@ -171,7 +173,7 @@ def test_what_the_fake_critic_says_is_what_is_reported(
     rows = [PAIR | {"prompt": f"Why {i}?", "preferred": p} for i, p in enumerate(labels)]
     rows += [SCORE | {"images": [str(SEVEN)]}, SCORE | {"candidate": TOO_LONG}]
     plot = tmp_path / "plot.png"
-    result, found, records = evaluate(address, *rows, options=("--plot", plot))
+    result, found, records = evaluate(address, *rows, options=("--plot", plot, *IMAGES))
     margins = [client.compare(r["prompt"], ["so", "no"], [(0, 1)]).margins[0] for r in rows[:30]]
     sign = {"first": 1, "second": -1}
     right = [sign[p] * m > 0 for p, m in zip(labels, margins, strict=True) if p != "tie"]
@@ -198,7 +200,7 @@ def test_the_embedded_critic_is_right_about_the_seven(
         about | {"chosen": [right], "rejected": [CROSS, ""]},
         about | {"candidate": "word " * 3000, "score": 0},
     ]
-    result, found, _ = evaluate(f"127.0.0.1:{embedded_server.port}", *rows)
+    result, found, _ = evaluate(f"127.0.0.1:{embedded_server.port}", *rows, options=IMAGES)
     overall = found["overall"]
     assert result.exit_code == 1
     assert overall["pairs"]["accuracy"]["value"] == 1.0

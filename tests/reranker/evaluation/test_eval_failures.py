@@ -50,6 +50,7 @@ def test_failures_are_counted_by_reason_and_are_in_no_figure(
         "n": 2,
         "interval": [0.0, 0.0],
         "method": "bootstrap",
+        "clusters": None,
     }
     assert found["overall"]["groups"]["best_is_chosen"]["value"] == 0.5
     good, bad = found["subsets"]
@@ -67,8 +68,8 @@ def test_failures_are_counted_by_reason_and_are_in_no_figure(
     [
         ([PAIR, SCORE | {"score": 101}], (), 'line 2: "score" must be a number from 0 to 100'),
         ([PAIR, PAIR | {"images": ["no.png"]}], (), 'line 2: "images[0]" names no picture'),
-        ([PAIR], ("--format", "vl-rewardbench"), 'line 1: "id"'),
-        ([PAIR], ("--format", "csv"), "csv"),
+        ([PAIR], ("--layout", "vl-rewardbench"), 'line 1: "id"'),
+        ([PAIR], ("--layout", "csv"), "csv"),
         ([PAIR], ("--images", "missing"), "missing"),
         ([PAIR], ("--plot", "missing/plot.png"), "missing"),
         ([], (), "no records"),

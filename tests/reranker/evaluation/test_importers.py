@@ -226,7 +226,7 @@ ADJUDGE, VLRB, MMRB, RB2 = Layout
         (ADJUDGE, PAIR | {"candidates": ["x", 2]}, "candidates[1]", "a string"),
         (ADJUDGE, PAIR | {"candidates": "xy"}, "candidates", "a list"),
         (ADJUDGE, PAIR | {"subset": 1}, "subset", "a string"),
-        (ADJUDGE, PAIR | {"image": "x.png"}, "image", "known are candidates, id, images"),
+        (ADJUDGE, PAIR | {"image": "x.png"}, "image", "known are candidates, cluster, id, images"),
         (ADJUDGE, PAIR | SCORE, None, "either"),
         (ADJUDGE, {"prompt": "a"}, None, "either"),
         (ADJUDGE, SCORE | {"score": 101}, "score", "from 0 to 100"),

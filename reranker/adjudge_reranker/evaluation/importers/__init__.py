@@ -11,8 +11,8 @@ from adjudge_reranker.evaluation.importers import (
     rewardbench_2,
     vl_rewardbench,
 )
-from adjudge_reranker.evaluation.importers.containers import Placed, read_rows
-from adjudge_reranker.evaluation.importers.fields import FieldError
+from adjudge_reranker.evaluation.importers.containers import Columns, Placed, read_rows
+from adjudge_reranker.evaluation.importers.fields import FieldError, Folder
 from adjudge_reranker.evaluation.records import BadRecord, Item
 
 
@@ -25,16 +25,28 @@ class Layout(StrEnum):
     REWARDBENCH_2 = "rewardbench-2"
 
 
-_ITEM: Final[dict[Layout, Callable[[Placed, Path], Item]]] = {
+_ITEM: Final[dict[Layout, Callable[[Placed, Folder], Item]]] = {
     Layout.ADJUDGE: adjudge.item,
     Layout.VL_REWARDBENCH: vl_rewardbench.item,
     Layout.MULTIMODAL_REWARDBENCH: multimodal_rewardbench.item,
     Layout.REWARDBENCH_2: rewardbench_2.item,
 }
 
+_COLUMNS: Final[dict[Layout, Columns]] = {
+    # A misspelt "images" would otherwise be judged without its pictures, and nobody would know.
+    Layout.ADJUDGE: Columns(adjudge.COLUMNS, are_all=True),
+    Layout.VL_REWARDBENCH: Columns(vl_rewardbench.COLUMNS, are_all=False),
+    Layout.MULTIMODAL_REWARDBENCH: Columns(multimodal_rewardbench.COLUMNS, are_all=False),
+    Layout.REWARDBENCH_2: Columns(rewardbench_2.COLUMNS, are_all=False),
+}
+
 
 def load_items(
-    path: str, layout: Layout = Layout.ADJUDGE, images: Path | None = None
+    path: str,
+    layout: Layout = Layout.ADJUDGE,
+    images: Path | None = None,
+    *,
+    images_anywhere: bool = False,
 ) -> tuple[Item, ...]:
     """Every item of a file; at least one.
 
@@ -42,14 +54,17 @@ def load_items(
         path: JSON lines, `.json` or `.parquet`; "-" is JSON lines from standard input.
         layout: What the records look like.
         images: The folder that paths of pictures start from; the file's own if None.
+        images_anywhere: Whether they may lead out of that folder. What they name is sent to the
+            server, so not for files of strangers.
 
     Raises:
         BadRecord: The file or one of its records is wrong. It names the record and the field.
         MissingExtra: It is parquet, and the library for that is not installed.
     """
-    folder = images if images is not None else Path() if path == "-" else Path(path).parent
+    start = images if images is not None else Path() if path == "-" else Path(path).parent
+    folder = Folder(start, images_anywhere)
     items = []
-    for placed in read_rows(path):
+    for placed in read_rows(path, _COLUMNS[layout]):
         try:
             items.append(_ITEM[layout](placed, folder))
         except FieldError as error:
@@ -62,11 +77,12 @@ def load_items(
 
 
 def _check_ties_are_unique(path: str, items: list[Item]) -> None:
-    seen: dict[str, str] = {}
+    seen: dict[tuple[str, int], str] = {}
     for item in items:
         if not rewardbench_2.is_ties(item.subset):
             continue
-        if item.id in seen:
-            problem = f"is that of {seen[item.id]} again"
+        id = rewardbench_2.ties_id(item.id)  # 01 is 1
+        if id in seen:
+            problem = f"is that of {seen[id]} again"
             raise BadRecord(path, problem, place=item.place, field="id")
-        seen[item.id] = item.place
+        seen[id] = item.place

@@ -1,12 +1,11 @@
 """The format of Adjudge's own: pairs, scores and groups, told apart by the fields they have."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 from adjudge_reranker.evaluation.importers import fields
 from adjudge_reranker.evaluation.importers.containers import Placed
-from adjudge_reranker.evaluation.importers.fields import FieldError
+from adjudge_reranker.evaluation.importers.fields import FieldError, Folder
 from adjudge_reranker.evaluation.records import (
     Item,
     LabelledGroup,
@@ -15,13 +14,14 @@ from adjudge_reranker.evaluation.records import (
     Preferred,
 )
 
-_SHARED: Final = frozenset({"id", "subset", "prompt", "images"})
+_SHARED: Final = frozenset({"id", "subset", "cluster", "prompt", "images"})
 _PAIR: Final = frozenset({"candidates", "preferred"})
 _SCORE: Final = frozenset({"candidate", "score"})
 _GROUP: Final = frozenset({"chosen", "rejected"})
+COLUMNS: Final = _SHARED | _PAIR | _SCORE | _GROUP
 
 
-def item(placed: Placed, folder: Path) -> Item:
+def item(placed: Placed, folder: Folder) -> Item:
     """Raises FieldError."""
     row = placed.row
     own, build = _kind(row)
@@ -31,8 +31,9 @@ def item(placed: Placed, folder: Path) -> Item:
         raise FieldError(unknown[0], f"is not known here; known are {', '.join(sorted(known))}")
     shared = {
         "place": placed.place,
-        "id": row.get("id", placed.number),
+        "id": fields.json_value(row, "id", placed.number),
         "subset": fields.optional_text(row, "subset"),
+        "cluster": fields.optional_key(row, "cluster"),
         "prompt": fields.text(row, "prompt"),
         "images": fields.pictures(row, "images", folder),
     }

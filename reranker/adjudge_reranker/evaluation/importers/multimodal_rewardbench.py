@@ -5,11 +5,14 @@
 script completes it, and what is still missing afterwards is refused here by name.
 """
 
-from pathlib import Path
+from typing import Final
 
 from adjudge_reranker.evaluation.importers import fields
 from adjudge_reranker.evaluation.importers.containers import Placed
+from adjudge_reranker.evaluation.importers.fields import Folder
 from adjudge_reranker.evaluation.records import Item, LabelledPair, Preferred
+
+COLUMNS: Final = frozenset({"ID", "Category", "Text", "Image", "Output1", "Output2", "Better"})
 
 
 def subset_of(id: str, category: str) -> str:
@@ -22,7 +25,7 @@ def subset_of(id: str, category: str) -> str:
     return category
 
 
-def item(placed: Placed, folder: Path) -> Item:
+def item(placed: Placed, folder: Folder) -> Item:
     """Raises FieldError."""
     row = placed.row
     id = fields.text(row, "ID")

@@ -5,13 +5,16 @@ or `tied:n`. Where `num_correct` and `num_incorrect` are given, they must be rig
 """
 
 import re
-from pathlib import Path
+from typing import Final
 
 from adjudge_reranker.evaluation.importers import fields
 from adjudge_reranker.evaluation.importers.containers import Placed
-from adjudge_reranker.evaluation.importers.fields import FieldError, Row
+from adjudge_reranker.evaluation.importers.fields import FieldError, Folder, Row
 from adjudge_reranker.evaluation.records import Item, LabelledGroup
 
+COLUMNS: Final = frozenset(
+    {"id", "prompt", "chosen", "rejected", "subset", "num_correct", "num_incorrect"}
+)
 _TIES_ID = re.compile(r"(ref|tied):(\d+)")
 
 
@@ -28,7 +31,7 @@ def ties_id(id: str) -> tuple[str, int]:
     return match[1], int(match[2])
 
 
-def item(placed: Placed, folder: Path) -> Item:
+def item(placed: Placed, folder: Folder) -> Item:
     """Raises FieldError. There are no pictures, so `folder` is not used."""
     row = placed.row
     found = LabelledGroup(

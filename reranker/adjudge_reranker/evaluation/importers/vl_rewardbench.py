@@ -5,14 +5,14 @@ response, 0 for the better. Other columns are not read.
 """
 
 import re
-from pathlib import Path
 from typing import Any, Final
 
 from adjudge_reranker.evaluation.importers import fields
 from adjudge_reranker.evaluation.importers.containers import Placed
-from adjudge_reranker.evaluation.importers.fields import FieldError
+from adjudge_reranker.evaluation.importers.fields import FieldError, Folder
 from adjudge_reranker.evaluation.records import Item, LabelledPair, Preferred
 
+COLUMNS: Final = frozenset({"id", "query", "response", "image", "human_ranking"})
 GENERAL: Final = "general"
 HALLUCINATION: Final = "hallucination"
 REASONING: Final = "reasoning"
@@ -34,7 +34,7 @@ def group_of(id: str) -> str:
     return _GROUPS.get(re.split("[_-]", id, maxsplit=1)[0], GENERAL)
 
 
-def item(placed: Placed, folder: Path) -> Item:
+def item(placed: Placed, folder: Folder) -> Item:
     """Its subset is its group. Raises FieldError."""
     row = placed.row
     id = fields.text(row, "id")

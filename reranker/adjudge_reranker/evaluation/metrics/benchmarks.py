@@ -10,14 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from adjudge_reranker.evaluation.metrics import estimates
-from adjudge_reranker.evaluation.metrics.estimates import (
-    Bools,
-    Estimate,
-    Floats,
-    Integers,
-    Method,
-    bootstrap,
-)
+from adjudge_reranker.evaluation.metrics.estimates import Bools, Estimate, Method
+from adjudge_reranker.evaluation.metrics.resampling import Floats, Integers, bootstrap
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ import numpy as np
 
 from adjudge_reranker.evaluation.metrics import estimates
 from adjudge_reranker.evaluation.metrics.calibration import Calibration, calibration
-from adjudge_reranker.evaluation.metrics.estimates import Bools, Estimate, Floats, Integers
+from adjudge_reranker.evaluation.metrics.estimates import Bools, Estimate, taken
+from adjudge_reranker.evaluation.metrics.resampling import Floats, Integers
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -28,6 +29,8 @@ class PairArrays:
     """(n, 3): of first, second and tie; a row of NaN where they were not given."""
     position_bias: Floats
     """(n,), nats; NaN where it was not given."""
+    cluster: Integers
+    """(n,), equal for pairs that belong together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +59,15 @@ class PairFigures:
 
 def pair_figures(pairs: PairArrays) -> PairFigures:
     """All figures of pairs."""
+    label, margin, bias, cluster = pairs.label, pairs.margin, pairs.position_bias, pairs.cluster
+    given = ~np.isnan(bias)
     return PairFigures(
-        accuracy=accuracy(pairs.label, pairs.margin),
-        three_way_accuracy=three_way_accuracy(pairs.label, pairs.probabilities),
-        order_consistency=order_consistency(pairs.label, pairs.margin, pairs.position_bias),
-        ties_called_ties=ties_called_ties(pairs.label, pairs.probabilities),
-        preference_calibration=preference_calibration(pairs.label, pairs.preference),
-        position_bias=spread(pairs.position_bias[~np.isnan(pairs.position_bias)]),
+        accuracy=accuracy(label, margin, cluster),
+        three_way_accuracy=three_way_accuracy(label, pairs.probabilities, cluster),
+        order_consistency=order_consistency(label, margin, bias, cluster),
+        ties_called_ties=ties_called_ties(label, pairs.probabilities, cluster),
+        preference_calibration=preference_calibration(label, pairs.preference, cluster),
+        position_bias=spread(bias[given], cluster[given]),
     )
 
 
@@ -72,10 +77,10 @@ def right(label: Integers, margin: Floats) -> Bools:
     return np.asarray(np.sign(margin) == label)
 
 
-def accuracy(label: Integers, margin: Floats) -> Estimate:
+def accuracy(label: Integers, margin: Floats, cluster: Integers | None = None) -> Estimate:
     """Pairwise accuracy: pairs labelled ties are left out, the sign of the margin decides."""
     decided = label != 0
-    return estimates.share(right(label[decided], margin[decided]))
+    return estimates.share(right(label[decided], margin[decided]), taken(cluster, decided))
 
 
 def verdicts(probabilities: Floats) -> Integers:
@@ -90,20 +95,26 @@ def verdicts(probabilities: Floats) -> Integers:
     return verdict
 
 
-def three_way_accuracy(label: Integers, probabilities: Floats) -> Estimate:
+def three_way_accuracy(
+    label: Integers, probabilities: Floats, cluster: Integers | None = None
+) -> Estimate:
     """The share of pairs, ties among them, whose most probable verdict is the label. The
     probabilities (n, 3) are averaged over both orders before the verdict is taken."""
-    given = ~np.isnan(probabilities).any(axis=1)
-    return estimates.share(verdicts(probabilities[given]) == label[given])
+    given = np.asarray(~np.isnan(probabilities).any(axis=1))
+    return estimates.share(verdicts(probabilities[given]) == label[given], taken(cluster, given))
 
 
-def ties_called_ties(label: Integers, probabilities: Floats) -> Estimate:
+def ties_called_ties(
+    label: Integers, probabilities: Floats, cluster: Integers | None = None
+) -> Estimate:
     """Of the pairs labelled ties, the share whose most probable verdict is a tie."""
     ties = label == 0
-    return three_way_accuracy(label[ties], probabilities[ties])
+    return three_way_accuracy(label[ties], probabilities[ties], taken(cluster, ties))
 
 
-def order_consistency(label: Integers, margin: Floats, position_bias: Floats) -> Estimate:
+def order_consistency(
+    label: Integers, margin: Floats, position_bias: Floats, cluster: Integers | None = None
+) -> Estimate:
     """The share of pairs whose two orders favour the same candidate; labelled ties are left out.
 
     With M the margin and b the position bias, both in nats and of shape (n,), the order as given
@@ -112,10 +123,13 @@ def order_consistency(label: Integers, margin: Floats, position_bias: Floats) ->
     """
     counted = (label != 0) & ~np.isnan(position_bias)
     margin, position_bias = margin[counted], position_bias[counted]
-    return estimates.share(np.sign(margin + position_bias) == np.sign(margin - position_bias))
+    agree = np.sign(margin + position_bias) == np.sign(margin - position_bias)
+    return estimates.share(agree, taken(cluster, counted))
 
 
-def preference_calibration(label: Integers, preference: Floats) -> Calibration:
+def preference_calibration(
+    label: Integers, preference: Floats, cluster: Integers | None = None
+) -> Calibration:
     """Of the preference P(first) + P(tie) / 2 against what happened: 1 where the label says first,
     0 where second, 1/2 for a tie.
 
@@ -124,15 +138,15 @@ def preference_calibration(label: Integers, preference: Floats) -> Calibration:
     """
     outcome = (label + 1) / 2
     both = np.stack([preference, 1 - preference])
-    return calibration(both, np.stack([outcome, 1 - outcome]), scale=1.0)
+    return calibration(both, np.stack([outcome, 1 - outcome]), scale=1.0, cluster=cluster)
 
 
-def spread(values: Floats) -> Spread:
+def spread(values: Floats, cluster: Integers | None = None) -> Spread:
     """Of an array of shape (n,), in its units."""
     enough = values.size > 1
     levels = np.quantile(values, QUANTILES) if values.size else ()
     return Spread(
-        mean=estimates.mean(values),
+        mean=estimates.mean(values, cluster),
         standard_deviation=float(values.std(ddof=1)) if enough else None,
         quantiles=tuple(zip(QUANTILES, map(float, levels), strict=bool(values.size))),
     )

@@ -7,7 +7,8 @@ import numpy as np
 
 from adjudge_reranker.evaluation.metrics import estimates
 from adjudge_reranker.evaluation.metrics.calibration import Calibration, calibration
-from adjudge_reranker.evaluation.metrics.estimates import Estimate, Floats
+from adjudge_reranker.evaluation.metrics.estimates import Estimate
+from adjudge_reranker.evaluation.metrics.resampling import Floats, Integers
 
 SCALE: Final = 100.0
 """Labels are in [0, 100]."""
@@ -34,9 +35,12 @@ class GroupFigures:
 
 
 def score_figures(
-    label: Floats, reward: Floats, reward_range: tuple[float, float] | None
+    label: Floats,
+    reward: Floats,
+    reward_range: tuple[float, float] | None,
+    cluster: Integers | None = None,
 ) -> ScoreFigures:
-    """Labels in [0, 100] against expected rewards, both of shape (n,).
+    """Labels in [0, 100] against expected rewards, both of shape (n,), as is `cluster`.
 
     `reward_range` is the least and the greatest reward; for the error and the calibration, rewards
     are put on the labels' scale by it, linearly.
@@ -45,11 +49,11 @@ def score_figures(
     if reward_range is not None:
         low, high = reward_range
         points = SCALE * (reward - low) / (high - low)
-        error = estimates.mean(np.abs(points - label))
-        calibrated = calibration(points, label, scale=SCALE)
+        error = estimates.mean(np.abs(points - label), cluster)
+        calibrated = calibration(points, label, scale=SCALE, cluster=cluster)
     return ScoreFigures(
-        pearson=estimates.pearson(label, reward),
-        spearman=estimates.spearman(label, reward),
+        pearson=estimates.pearson(label, reward, cluster),
+        spearman=estimates.spearman(label, reward, cluster),
         mean_absolute_error=error,
         reward_calibration=calibrated,
     )
@@ -67,6 +71,6 @@ def best_is_chosen(chosen: Floats, rejected: Floats) -> float:
     return num_chosen / (num_chosen + int((rejected == best).sum()))
 
 
-def group_figures(credits: Floats) -> GroupFigures:
+def group_figures(credits: Floats, cluster: Integers | None = None) -> GroupFigures:
     """From what `best_is_chosen` gives for each of n groups, shape (n,)."""
-    return GroupFigures(estimates.mean(credits))
+    return GroupFigures(estimates.mean(credits, cluster))
