@@ -34,12 +34,14 @@ def main() -> None:
     rng = np.random.default_rng([SEED, 29])
     with (options.out / "labelled.jsonl").open("w", encoding="utf-8") as file:
         for index in range(options.images):
-            pixels, label = held_out.pixels[index], int(held_out.labels[index])
+            place = len(held_out) // 2 + index  # the first half is the exam's
+            pixels, label = held_out.pixels[place], int(held_out.labels[place])
             picture = varied_picture(pixels, label, rng)
             name = f"{index:03}-{label}.png"
             picture.image.save(options.out / name)
-            for record in _records(picture, options.pairs, rng):
-                line = {"id": f"{index:03}", "images": [name], **record}
+            for number, record in enumerate(_records(picture, options.pairs, rng)):
+                named = {"id": f"{index:03}-{number:02}", "cluster": index, "images": [name]}
+                line = {**named, **record}
                 print(json.dumps(line, ensure_ascii=False), file=file)
 
 
