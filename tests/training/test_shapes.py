@@ -1,5 +1,7 @@
 """The second domain: what is asked decides what is right."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -73,5 +75,5 @@ def test_an_aside_does_not_answer_a_question_of_yes_or_no(
     texts = [
         other_answer(TRUTH, question, answer, rng, wording=wording).text.lower() for _ in range(200)
     ]
-    said = [word for text in texts for word in shown if word in text]
+    said = [word for text in texts for word in shown if re.search(rf"\b{word}\b", text)]
     assert said and set(said) == {aside}
