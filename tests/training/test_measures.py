@@ -54,5 +54,7 @@ def test_equal_probabilities_are_a_verdict_and_ties_share_ranks() -> None:
     assert verdict(reading(0.5, 0.2)) == 1
     assert verdict(reading(0.1, 0.6)) == 0
     assert verdict(reading(0.1, 0.2)) == -1
+    assert verdict(reading(0.375, 0.25)) == 0  # neither first nor second
+    assert verdict(reading(0.5, 0.5 - 2**-20)) == 1
     assert spearman([1, 2, 2, 3], [10, 20, 20, 30]) == pytest.approx(1)
     assert spearman([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)

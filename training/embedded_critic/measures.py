@@ -122,9 +122,12 @@ class Compared:
 
 
 def verdict(reading: Comparison) -> int:
-    """1 for the first, -1 for the second, 0 for a tie: the most probable one."""
+    """1 for the first, -1 for the second, 0 for a tie: the most probable one.
+
+    Where two are equally probable it is a tie, so that swapping a pair swaps its verdict.
+    """
     first = reading.preference - reading.tie / 2
     second = 1 - first - reading.tie
-    if reading.tie > max(first, second):
+    if reading.tie >= max(first, second) or first == second:
         return 0
     return 1 if first > second else -1

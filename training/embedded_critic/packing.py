@@ -16,7 +16,6 @@ from embedded_critic.prompts import SYSTEM
 from embedded_critic.tokenizer import Encoder
 
 TURN = "assistant\n"
-NO_LOSS = -100
 VERDICT_WEIGHT = 1.0
 OTHER_WEIGHT = 0.15
 
