@@ -1,5 +1,6 @@
 """The answer tree against its definition: one continuation at a time, each in a pass of its own."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,14 @@ from adjudge_server.answers import answer_tree
 from adjudge_server.content import EncodedImage
 from adjudge_server.critic import Query
 from adjudge_server.critics import llava_loading
-from adjudge_server.critics.conversation import TURN
 from adjudge_server.critics.llava_onevision import LlavaOnevisionCritic
-from adjudge_server.critics.llava_prepare import LlavaPrepared
+from adjudge_server.critics.preparing import PreparedPrompt
 from adjudge_server.templates import Template, builtin_templates, parse_templates
 from adjudge_server.tokenization import TextTokenizer
 from tests.conftest import SEVEN
 from tests.server import checkpoints, questions
 
+TURN = "assistant\n"
 TOKENIZERS = {
     "embedded": checkpoints.embedded_tokenizer,
     "qwen": checkpoints.qwen_tokenizer,
@@ -50,25 +51,26 @@ class Naive:
     pass of its own: no cache, no mask, no packing, no tree.
     """
 
-    def __init__(self, critic: LlavaOnevisionCritic, item: LlavaPrepared) -> None:
+    def __init__(self, critic: LlavaOnevisionCritic, item: PreparedPrompt) -> None:
         self._critic = critic
         self._item = item
-        self._features = critic._picture_features([item])
+        self._tokenizer = critic._head._tokenizer
+        with torch.inference_mode():
+            self._embed = critic._embed([item])
 
     def continuation(self, text: str, *, after: str) -> list[int]:
-        encode = self._critic._tokenizer.encode
+        encode = self._tokenizer.encode
         return encode(TURN + after + text)[len(encode(TURN + after)) :]
 
     @torch.inference_mode()
     def log_prob(self, before: list[int], tokens: list[int]) -> float:
         """Of tokens, given the prompt and what the critic has said before."""
-        embedded = self._critic._embed(
-            (*self._item.token_ids, *before, *tokens), self._item.pictures, self._features
-        )
-        hidden = self._critic._language(inputs_embeds=embedded[None]).last_hidden_state[0]
+        token_ids = (*self._item.token_ids, *before, *tokens)
+        embedded = self._embed(replace(self._item, token_ids=token_ids), len(token_ids))
+        hidden = self._critic.decoder._language(inputs_embeds=embedded[None]).last_hidden_state[0]
         first = len(self._item.token_ids) + len(before) - 1
         rows = hidden[first : first + len(tokens)]
-        logits = self._critic._head(rows)[:, : self._critic._tokenizer.size]
+        logits = self._critic._head._head(rows)[:, : self._tokenizer.size]
         log_probs = torch.log_softmax(logits.double(), dim=-1)
         return sum(float(log_probs[i, token]) for i, token in enumerate(tokens))
 
@@ -89,7 +91,7 @@ class Naive:
         )
         if not extended:
             return self.log_prob(opening, tokens)
-        end = self._critic._tokenizer.added["<|im_end|>"]
+        end = self._tokenizer.added["<|im_end|>"]
         following = {
             self.continuation(t, after=template.opening + form)[0] for t in template.terminators
         }
@@ -113,7 +115,7 @@ def test_the_tree_equals_one_continuation_at_a_time(
 ) -> None:
     for query in queries(critic):
         (item,) = critic.prepare([query])
-        assert isinstance(item, LlavaPrepared)
+        assert isinstance(item, PreparedPrompt)
         (reading,) = critic.forward([item])
         naive = Naive(critic, item)
         opening = naive.continuation(query.template.opening, after="")

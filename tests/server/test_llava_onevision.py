@@ -12,9 +12,10 @@ from transformers import LlavaOnevisionForConditionalGeneration
 from adjudge_server.content import RawImage
 from adjudge_server.critic import Query
 from adjudge_server.critics import llava_loading
-from adjudge_server.critics.llava_onevision import LlavaOnevisionCritic, _rows
-from adjudge_server.critics.llava_prepare import IMAGE_SLOT, LlavaPrepared
+from adjudge_server.critics.decoder import _rows
+from adjudge_server.critics.llava_onevision import LlavaOnevisionCritic
 from adjudge_server.critics.packing import Segment, pack
+from adjudge_server.critics.preparing import IMAGE_SLOT, PreparedPrompt
 from adjudge_server.errors import InputTooLong
 from adjudge_server.templates import Kind
 from tests.contract import CANDIDATES, CriticContract
@@ -53,9 +54,9 @@ def noise(width: int, height: int) -> RawImage:
     return RawImage("RGB", width, height, pixels.tobytes())
 
 
-def prepared(critic: LlavaOnevisionCritic, *queries: Query) -> list[LlavaPrepared]:
+def prepared(critic: LlavaOnevisionCritic, *queries: Query) -> list[PreparedPrompt]:
     items = critic.prepare(queries)
-    assert all(isinstance(item, LlavaPrepared) for item in items)
+    assert all(isinstance(item, PreparedPrompt) for item in items)
     return items  # type: ignore[return-value]
 
 
@@ -68,7 +69,7 @@ def test_it_equals_plain_transformers_on_pictures_of_all_shapes(
     (item,) = prepared(tiny, query)
     model = LlavaOnevisionForConditionalGeneration.from_pretrained(directory).eval()
     opening = item.tree.tokens[: len(item.tree.opening)]
-    seven, five = tiny._tokenizer.encode("75")
+    seven, five = tiny._head._tokenizer.encode("75")
     ids = torch.tensor([[*item.token_ids, *opening, seven]])
     ids[ids == IMAGE_SLOT] = model.config.image_token_index
     with torch.inference_mode():
@@ -76,7 +77,7 @@ def test_it_equals_plain_transformers_on_pictures_of_all_shapes(
             input_ids=ids,
             pixel_values=torch.from_numpy(item.pictures[0].tiles)[None],
             image_sizes=torch.tensor([[size[1], size[0]]]),
-        ).logits[0, len(item.token_ids) - 1 :, : tiny._tokenizer.size]
+        ).logits[0, len(item.token_ids) - 1 :, : tiny._head._tokenizer.size]
     rows = torch.log_softmax(logits.double(), -1).tolist()
     (reading,) = tiny.forward([item])
     spoken = sum(rows[i][token] for i, token in enumerate(opening))
@@ -86,7 +87,7 @@ def test_it_equals_plain_transformers_on_pictures_of_all_shapes(
 
 
 def test_special_strings_in_text_are_text(tiny: LlavaOnevisionCritic) -> None:
-    added = set(tiny._tokenizer.added.values())
+    added = set(tiny._head._tokenizer.added.values())
     plain, *hostile = prepared(
         tiny,
         *(
@@ -105,7 +106,7 @@ def test_the_text_reads_back_as_the_template_has_it(tiny: LlavaOnevisionCritic) 
         query = questions.score_query(tiny.card, "What is this?", text, noise(56, 56))
         (item,) = prepared(tiny, query)
         ids = [i for i in item.token_ids if i != IMAGE_SLOT]
-        decoded = tiny._tokenizer.decode(ids)
+        decoded = tiny._head._tokenizer.decode(ids)
         assert query.text in decoded
         assert decoded.startswith("system\nYou are a helpful assistant.\nuser\n\n")
         assert decoded.endswith("ASSISTANT:\n\nassistant\n")
@@ -138,9 +139,9 @@ def test_attention_in_blocks_equals_one_dense_mask(directory: Path, dtype: str) 
     queries = [questions.score_query(critic.card, "Q", text, noise(150, 60)) for text in texts]
     pairs = [questions.pair_query(critic.card, "Q", text, "7", noise(150, 60)) for text in texts]
     items = prepared(critic, *queries, *pairs)
-    assert critic.in_blocks
+    assert critic.decoder.in_blocks
     blocks = critic.forward(items)
-    critic.in_blocks = False
+    critic.decoder.in_blocks = False
     for reading, expected in zip(blocks, critic.forward(items), strict=True):
         difference = np.abs(reading.answer_log_probs - expected.answer_log_probs).max()
         assert difference <= {"float64": 1e-9, "float32": 5e-5}[dtype]

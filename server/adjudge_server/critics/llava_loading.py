@@ -1,6 +1,7 @@
 """Loads a LLaVA-OneVision checkpoint directory in the Hugging Face layout. Never asks a hub."""
 
 import hashlib
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -9,9 +10,10 @@ from transformers.utils import logging as transformers_logging
 
 from adjudge_server.critic import CriticCard
 from adjudge_server.critics.anyres import Geometry
-from adjudge_server.critics.conversation import END
+from adjudge_server.critics.conversation import QWEN_1_5
 from adjudge_server.critics.llava_onevision import LlavaOnevisionCritic
-from adjudge_server.critics.llava_prepare import Preparer
+from adjudge_server.critics.llava_tiles import tiled
+from adjudge_server.critics.preparing import Preparer
 from adjudge_server.templates import builtin_templates
 from adjudge_server.tokenization import TextTokenizer
 
@@ -59,8 +61,9 @@ def load(
         # Hugging Face writes (height, width).
         grids=tuple((width, height) for height, width in config.image_grid_pinpoints),
     )
-    preparer = Preparer(tokenizer, geometry, card.templates, card.max_input_tokens)
-    ends = {tokenizer.added[END], *_as_list(text.eos_token_id)}
+    tile = partial(tiled, geometry=geometry)
+    preparer = Preparer(tokenizer, QWEN_1_5, tile, card.templates, card.max_input_tokens)
+    ends = {tokenizer.added[QWEN_1_5.end], *_as_list(text.eos_token_id)}
     return LlavaOnevisionCritic(model, tokenizer, preparer, card, frozenset(ends))
 
 

@@ -1,6 +1,6 @@
-"""What happens to a LLaVA-OneVision query before the model: tokens and tiles. No torch here."""
+"""What happens to a query before the model: tokens and tiles. No torch here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from adjudge_server.answers import AnswerTree, answer_tree
 from adjudge_server.critic import Query
-from adjudge_server.critics.anyres import Geometry, Layout, layout, tiles
-from adjudge_server.critics.conversation import END, TURN, Special, conversation
+from adjudge_server.critics.anyres import Layout
+from adjudge_server.critics.conversation import Chat
 from adjudge_server.errors import InputTooLong
 from adjudge_server.images import Picture
 from adjudge_server.templates import Template
@@ -28,7 +28,7 @@ class TiledPicture:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LlavaPrepared:
+class PreparedPrompt:
     """See `critic.Prepared`. Pictures always lie in the shared part: they come before the text."""
 
     group: str
@@ -48,40 +48,49 @@ class LlavaPrepared:
         return sum(picture.layout.num_tokens for picture in self.pictures)
 
 
+Tile = Callable[[Picture], TiledPicture]
+
+
 class Preparer:
     """Turns queries into tokens and tiles. Safe to use from several threads."""
 
     def __init__(
         self,
         tokenizer: TextTokenizer,
-        geometry: Geometry,
+        chat: Chat,
+        tile: Tile,
         templates: Sequence[Template],
         max_input_tokens: int,
     ) -> None:
+        """Raises ValueError for a template that makes no sense with this tokenizer."""
         self._tokenizer = tokenizer
-        self._geometry = geometry
+        self._chat = chat
+        self._tile = tile
         self._max_input_tokens = max_input_tokens
-        self._trees: Mapping[str, AnswerTree] = {t.hash: self._tree(t, TURN) for t in templates}
+        self._trees: Mapping[str, AnswerTree] = {
+            t.hash: self._tree(t, chat.turn) for t in templates
+        }
 
-    def prepare(self, queries: Sequence[Query]) -> list[LlavaPrepared | InputTooLong]:
+    def prepare(self, queries: Sequence[Query]) -> list[PreparedPrompt | InputTooLong]:
         """One result per query. Pictures and heads that queries have in common are done once."""
         pictures = {p.digest: p for query in queries for p in query.pictures}
-        tiled = {digest: self._tiled(picture) for digest, picture in pictures.items()}
+        tiled = {digest: self._tile(picture) for digest, picture in pictures.items()}
         heads: dict[str, list[int]] = {}
         return [self._prepare(query, tiled, heads) for query in queries]
 
-    def after(self, item: LlavaPrepared, text: str) -> LlavaPrepared:
+    def after(self, item: PreparedPrompt, text: str) -> PreparedPrompt:
         """The same item, read after the critic has written `text`. Raises InputTooLong."""
-        before = self._tokenizer.encode(TURN)
-        turn = self._tokenizer.encode(TURN + text)
+        before = self._tokenizer.encode(self._chat.turn)
+        turn = self._tokenizer.encode(self._chat.turn + text)
         token_ids = item.token_ids[: len(item.token_ids) - len(before)] + tuple(turn)
         if error := self._too_long(len(token_ids) + len(item.tree.tokens)):
             raise error
-        return replace(item, token_ids=token_ids, tree=self._tree(item.template, TURN + text))
+        tree = self._tree(item.template, self._chat.turn + text)
+        return replace(item, token_ids=token_ids, tree=tree)
 
     def _prepare(
         self, query: Query, tiled: Mapping[str, TiledPicture], heads: dict[str, list[int]]
-    ) -> LlavaPrepared | InputTooLong:
+    ) -> PreparedPrompt | InputTooLong:
         pictures = tuple(tiled[picture.digest] for picture in query.pictures)
         token_ids = self._token_ids(query.text, pictures)
         if query.group not in heads:
@@ -89,7 +98,7 @@ class Preparer:
         tree = self._trees[query.template.hash]
         if error := self._too_long(len(token_ids) + len(tree.tokens)):
             return error
-        return LlavaPrepared(
+        return PreparedPrompt(
             group=query.group,
             template=query.template,
             token_ids=tuple(token_ids),
@@ -110,24 +119,19 @@ class Preparer:
     def _token_ids(self, text: str, pictures: Sequence[TiledPicture]) -> list[int]:
         token_ids: list[int] = []
         slots = iter(pictures)
-        for piece in conversation(text, len(pictures)):
+        for piece in self._chat.pieces(text, len(pictures)):
             if isinstance(piece, str):
                 token_ids += self._tokenizer.encode(piece)
-            elif piece == Special("<image>"):
+            elif piece.is_image:
                 token_ids += [IMAGE_SLOT] * next(slots).layout.num_tokens
             else:
                 token_ids.append(self._tokenizer.added[piece.text])
         return token_ids
 
-    def _tiled(self, picture: Picture) -> TiledPicture:
-        return TiledPicture(
-            digest=picture.digest,
-            tiles=tiles(picture.pixels, self._geometry),
-            layout=layout(picture.size, self._geometry),
-        )
-
     def _tree(self, template: Template, turn: str) -> AnswerTree:
-        return answer_tree(template, self._tokenizer.encode, turn, self._tokenizer.added[END])
+        return answer_tree(
+            template, self._tokenizer.encode, turn, self._tokenizer.added[self._chat.end]
+        )
 
 
 def _common_prefix(whole: Sequence[int], head: Sequence[int]) -> int:

@@ -1,0 +1,117 @@
+"""A decoder with its vocabulary head: reads the answers of a template, and writes."""
+
+from collections.abc import Generator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from adjudge_server.answers import Floats
+from adjudge_server.critic import Reading, Written
+from adjudge_server.critics.decoder import Decoder, Embed, ReadRow
+from adjudge_server.critics.preparing import PreparedPrompt
+from adjudge_server.tokenization import TextTokenizer
+
+Array = NDArray[Any]
+
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+"""What the decoder shows for a character whose bytes have not all been generated yet."""
+
+
+class VocabularyHead:
+    """Log-probabilities of tokens. Logits are computed only where an answer is read."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        head: nn.Module,
+        tokenizer: TextTokenizer,
+        end_tokens: frozenset[int],
+        max_tokens: int,
+    ) -> None:
+        """`end_tokens` end the critic's turn; prompt and what is written are `max_tokens` long at
+        most."""
+        self._decoder = decoder
+        self._head = head
+        self._tokenizer = tokenizer
+        self._end_tokens = end_tokens
+        self._max_tokens = max_tokens
+
+    def read(self, batch: Sequence[PreparedPrompt], embed: Embed) -> list[Reading]:
+        """One reading per prompt in order."""
+        readings: dict[int, Reading] = {}
+        for row in self._decoder.run(batch, embed):
+            readings.update(zip(row.indices, self._readings(row), strict=True))
+        return [readings[i] for i in range(len(batch))]
+
+    def _readings(self, row: ReadRow) -> list[Reading]:
+        values = self._log_probs(row.hidden, row.row.read_rows, row.row.read_tokens)
+        ends = np.cumsum([0, *(len(item.tree.reads) for item in row.items)])
+        return [
+            Reading(
+                opening_mass=item.tree.opening_mass(values[start:end]),
+                answer_log_probs=item.tree.answer_log_probs(values[start:end]),
+                computed_tokens=computed,
+            )
+            for item, computed, (start, end) in zip(
+                row.items, row.computed_tokens, pairwise(ends), strict=True
+            )
+        ]
+
+    def _log_probs(self, hidden: torch.Tensor, rows: Array, tokens: Array) -> Floats:
+        """(R,) log-probability of each token at its row, over the tokenizer's real entries."""
+        tensor = self._decoder.tensor
+        unique, inverse = np.unique(rows, return_inverse=True)
+        log_probs = torch.log_softmax(self._logits(hidden[tensor(unique)]), dim=-1)
+        picked = log_probs[tensor(inverse), tensor(tokens)]
+        values: Floats = picked.to("cpu", torch.float64).numpy()
+        return values
+
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(..., real vocabulary): rows of the head beyond the tokenizer's size are padding."""
+        logits: torch.Tensor = self._head(hidden)[..., : self._tokenizer.size]
+        return logits if logits.dtype is torch.float64 else logits.float()
+
+    @torch.inference_mode()
+    def next_logits(self, item: PreparedPrompt, embed: Embed) -> NDArray[np.float32]:
+        """(real vocabulary,) logits of the critic's first token, as floats."""
+        last = len(item.token_ids) - 1
+        cache = self._decoder.prefix_cache(item, last, embed)
+        logits = self._logits(self._decoder.step(item.token_ids[last], cache))
+        values: NDArray[np.float32] = logits.float().cpu().numpy()
+        return values
+
+    def write(
+        self, item: PreparedPrompt, embed: Embed, max_tokens: int, repetition_penalty: float
+    ) -> Generator[Written, None, None]:
+        """See `critic.Critic.critique`. A logit of a token that was written before is divided by
+        the penalty if it is positive, multiplied by it otherwise (arXiv 1909.05858); the prompt's
+        tokens are not penalised, as in the original, whose `generate` sees no prompt ids."""
+        written: list[int] = []
+        shown = ""
+        with torch.inference_mode():
+            cache = self._decoder.prefix_cache(item, len(item.token_ids) - 1, embed)
+        following = item.token_ids[-1]
+        max_tokens = min(max_tokens, self._max_tokens - len(item.token_ids))
+        while len(written) < max_tokens:
+            with torch.inference_mode():
+                logits = self._logits(self._decoder.step(following, cache))
+                following = int(_penalised(logits, written, repetition_penalty).argmax())
+            if following in self._end_tokens:
+                return
+            written.append(following)
+            text = self._tokenizer.decode(written)
+            complete = text if not text.endswith(REPLACEMENT) else shown
+            yield Written(following, complete[len(shown) :])
+            shown = complete
+
+
+def _penalised(logits: torch.Tensor, written: Sequence[int], penalty: float) -> torch.Tensor:
+    if penalty == 1 or not written:
+        return logits
+    seen = torch.tensor(sorted(set(written)), device=logits.device)
+    values = logits[seen]
+    return logits.index_copy(0, seen, torch.where(values > 0, values / penalty, values * penalty))
