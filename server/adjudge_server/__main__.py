@@ -11,14 +11,20 @@ from functools import partial
 from pathlib import Path
 
 from adjudge_server.config import Config
+from adjudge_server.hub import is_hub_id
 
 HELP = {
     "listen": "host:port to bind; port 0 takes a free one",
     "critic": 'family: "auto", "fake" (no model; numbers without meaning), "llava_onevision"',
-    "model": "checkpoint directory (default: the embedded critic)",
+    "model": "checkpoint directory, or the id of a model on a hub (default: the embedded critic)",
     "name": "what requests call the model (default: after the checkpoint)",
     "device": 'torch device; "auto" is the first GPU or the CPU',
     "dtype": 'torch number type; "auto" is the checkpoint\'s on a GPU, float32 on a CPU',
+    "convert_rgb": 'pictures become RGB "first", as in training, or "last", as in the snippet',
+    "exif": '"apply" turns pictures upright; "ignore" is what the original does',
+    "several_pictures": 'each of several pictures in tiles ("anyres"), or padded to one ("pad")',
+    "vision_heads": "attention heads of a vision tower that is none of the published ones",
+    "repetition_penalty": "of critiques (default: what the checkpoint says)",
     "threads": "CPU threads of one forward pass",
     "workers": "threads that decode pictures and tokenise text",
     "drain_seconds": "time for accepted work after SIGTERM",
@@ -35,12 +41,15 @@ HELP = {
     "max_retained_seconds": "how long such a picture is kept after its last use",
 }
 
+KINDS: dict[str, type] = {"model": Path, "vision_heads": int, "repetition_penalty": float}
+"""Of flags whose default does not tell."""
+
 
 def parse(arguments: list[str]) -> Config:
     """The configuration that command-line arguments mean. Exits with status 2 on nonsense."""
     parser = argparse.ArgumentParser("adjudge-server", description="Serve a critic over gRPC.")
     for field in dataclasses.fields(Config):
-        kind = Path if field.name == "model" else type(field.default or "")
+        kind = KINDS.get(field.name, type(field.default or ""))
         default = "" if field.default is None else f" (default: {field.default})"
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",
@@ -59,7 +68,8 @@ def main() -> None:
     # Idle OpenMP threads would otherwise spin on the cores that decode pictures; and a path given
     # as a model must never become a request to a hub.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    if config.model is None or not is_hub_id(config.model):
+        os.environ["HF_HUB_OFFLINE"] = "1"
     warnings.filterwarnings("ignore", module="PIL")  # strangers' pictures must not fill the log
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     from adjudge_server.serve import serve

@@ -3,8 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from adjudge_server.preprocessing import ConvertRgb, Exif, SeveralPictures
+
 MIB = 1 << 20
 CRITICS = ("auto", "fake", "llava_onevision")
+CHOICES = {
+    "critic": CRITICS,
+    "convert_rgb": ("first", "last"),
+    "exif": ("apply", "ignore"),
+    "several_pictures": ("anyres", "pad"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +24,27 @@ class Config:
     critic: str = "auto"
     """"auto", "fake", or a family such as "llava_onevision"."""
     model: Path | None = None
-    """Checkpoint directory. None: the embedded critic."""
+    """Checkpoint directory; if there is none of that name, the id of a model on a hub. None: the
+    embedded critic."""
     name: str | None = None
     """What requests call the model. None: "embedded", "fake", or the directory's name."""
     device: str = "auto"
     """A torch device. "auto": the first GPU, or the CPU."""
     dtype: str = "auto"
     """A torch number type. "auto": the checkpoint's on a GPU, float32 on a CPU."""
+    convert_rgb: ConvertRgb = "first"
+    """When pictures become RGB: before they are resized, as the critic's training did it, or after,
+    as the published snippet does."""
+    exif: Exif = "apply"
+    """Whether pictures are turned upright. The original ignores EXIF."""
+    several_pictures: SeveralPictures = "anyres"
+    """How each of several pictures in one prompt is cut: into tiles like a single one, as the
+    published configuration says, or padded to one square, as training did it."""
+    vision_heads: int | None = None
+    """Attention heads of the vision tower, for original checkpoints whose tower is none of the
+    published ones: no file says it."""
+    repetition_penalty: float | None = None
+    """Of critiques. None: the checkpoint's generation_config.json, or 1, which is none."""
     threads: int = 1
     """CPU threads of one forward pass. Small critics are fastest, and cheapest, with one."""
     workers: int = 2
@@ -59,7 +81,9 @@ class Config:
         host, _, port = self.listen.rpartition(":")
         if not host or not (port.isascii() and port.isdigit() and int(port) < 2**16):
             raise ValueError(f"--listen {self.listen}: must be host:port, port 0 to 65535")
-        if self.critic not in CRITICS:
-            raise ValueError(f"--critic {self.critic}: must be one of {', '.join(CRITICS)}")
+        for field, choices in CHOICES.items():
+            if (chosen := getattr(self, field)) not in choices:
+                flag = field.replace("_", "-")
+                raise ValueError(f"--{flag} {chosen}: must be one of {', '.join(choices)}")
         if self.critic == "fake" and self.model is not None:
             raise ValueError(f"--model {self.model}: the fake critic loads nothing")

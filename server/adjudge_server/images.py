@@ -1,4 +1,4 @@
-"""Pictures: from what came over the wire to decoded RGB, with limits checked before decoding."""
+"""Pictures: from what came over the wire to decoded pixels, with limits checked before decoding."""
 
 import hashlib
 import io
@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 
 from adjudge_server.content import EncodedImage, RawImage
 from adjudge_server.errors import LimitExceeded, UndecodableImage
+from adjudge_server.preprocessing import ConvertRgb, Exif
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
@@ -18,12 +19,13 @@ Image.MAX_IMAGE_PIXELS = None
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """A decoded picture, upright, RGB."""
+    """A decoded picture."""
 
     pixels: Image.Image
+    """RGB, or, where it is converted last, in the mode it was stored in."""
     digest: str
-    """Cache digest: SHA-256 over size and pixels. Never leaves the server, and is another thing
-    than the wire digest: two files with the same pixels are one picture here."""
+    """Cache digest: SHA-256 over mode, size and pixels. Never leaves the server, and is another
+    thing than the wire digest: two files with the same pixels are one picture here."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -31,20 +33,42 @@ class Picture:
         return self.pixels.size
 
 
-def decode(image: EncodedImage | RawImage, *, max_pixels: int) -> Picture:
+def decode(
+    image: EncodedImage | RawImage,
+    *,
+    max_pixels: int,
+    convert_rgb: ConvertRgb = "first",
+    exif: Exif = "apply",
+) -> Picture:
     """Decodes a picture.
 
-    EXIF orientation is applied; alpha is dropped and palettes are expanded before anything else, as
-    in the training code of LLaVA-NeXT. Raises UndecodableImage or LimitExceeded, without a field.
+    Converted first, alpha is dropped and palettes are expanded before anything else, as in the
+    training code of LLaVA-NeXT. Converted last, a picture is resized in its own mode, as the
+    published snippet does: alpha weighs the colours that are averaged, and palettes and bilevel
+    pictures are resized by their nearest neighbours. The original never looks at EXIF orientation.
+    Raises UndecodableImage or LimitExceeded, without a field.
     """
     pixels = (
-        _encoded(image, max_pixels) if isinstance(image, EncodedImage) else _raw(image, max_pixels)
+        _encoded(image, max_pixels, exif)
+        if isinstance(image, EncodedImage)
+        else _raw(image, max_pixels)
     )
-    header = f"RGB {pixels.width} {pixels.height}\n".encode("ascii")
-    return Picture(pixels, hashlib.sha256(header + pixels.tobytes()).hexdigest())
+    if convert_rgb == "first" or pixels.mode not in _OWN_MODES:
+        pixels = pixels.convert("RGB")
+    pixels.info = {}
+    return Picture(pixels, _digest(pixels))
 
 
-def _encoded(image: EncodedImage, max_pixels: int) -> Image.Image:
+_OWN_MODES = ("RGB", "RGBA", "L", "LA", "P", "1")
+
+
+def _digest(pixels: Image.Image) -> str:
+    header = f"{pixels.mode} {pixels.width} {pixels.height}\n".encode("ascii")
+    palette = bytes(pixels.getpalette() or ())
+    return hashlib.sha256(header + palette + pixels.tobytes()).hexdigest()
+
+
+def _encoded(image: EncodedImage, max_pixels: int, exif: Exif) -> Image.Image:
     # A decoder fed by strangers raises anything: OSError, SyntaxError, struct.error, ValueError,
     # ZeroDivisionError… Every one of them means that this is not a picture we can read.
     try:
@@ -57,7 +81,7 @@ def _encoded(image: EncodedImage, max_pixels: int) -> Image.Image:
         _check_size(*opened.size, max_pixels)
         try:
             opened.load()
-            return _to_rgb(_upright(opened))
+            return _in_8_bits(_upright(opened) if exif == "apply" else opened.copy())
         except UndecodableImage:
             raise
         except Exception as error:
@@ -71,16 +95,14 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _in_8_bits(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         # Pillow's own conversion clips 16-bit greys at 255: nearly everything would turn white.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise UndecodableImage(f"pictures of mode {image.mode} have no defined brightness")
     image.info.pop("transparency", None)  # or Pillow warns that it is about to be lost
-    rgb = image.convert("RGB")
-    rgb.info = {}
-    return rgb
+    return image
 
 
 def _raw(image: RawImage, max_pixels: int) -> Image.Image:
@@ -93,7 +115,7 @@ def _raw(image: RawImage, max_pixels: int) -> Image.Image:
             f"{image.width}x{image.height} {image.mode} pixels are {expected} bytes,"
             f" not {len(image.data)}"
         )
-    return Image.frombytes(image.mode, (image.width, image.height), image.data).convert("RGB")
+    return Image.frombytes(image.mode, (image.width, image.height), image.data)
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:

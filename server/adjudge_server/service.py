@@ -87,6 +87,12 @@ class RewardService(pb_grpc.RewardServiceServicer):
             max_bytes=config.max_retained_bytes, max_seconds=config.max_retained_seconds
         )
         self._limits = queries.Limits(config.max_images, config.max_candidates, config.max_pairs)
+        self._decode = partial(
+            decode,
+            max_pixels=config.max_image_pixels,
+            convert_rgb=config.convert_rgb,
+            exif=config.exif,
+        )
 
     @_unary
     async def ScoreCandidates(
@@ -224,8 +230,8 @@ class RewardService(pb_grpc.RewardServiceServicer):
     def _picture(self, caller: str, image: WireImage) -> Picture:
         if isinstance(image, ImageReference):
             found = self._images.resolve(caller, image)
-            return decode(found, max_pixels=self._config.max_image_pixels)
-        picture = decode(image, max_pixels=self._config.max_image_pixels)
+            return self._decode(found)
+        picture = self._decode(image)
         self._images.resolve(caller, image)  # only what is a picture is worth retaining
         return picture
 

@@ -224,7 +224,7 @@ def test_an_unexpected_tensor_stops_the_start_with_its_name(
     [
         {"vision_feature_layer": -2},
         {"vision_feature_select_strategy": "default"},
-        {"vision_aspect_ratio": "pad"},
+        {"vision_aspect_ratio": "anyres"},
     ],
 )
 def test_features_that_are_not_computed_here_are_refused(

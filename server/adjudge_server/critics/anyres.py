@@ -1,10 +1,13 @@
-"""Image preprocessing of LLaVA-OneVision, `anyres_max_9`, with Pillow and numpy alone.
+"""Image preprocessing of LLaVA-OneVision, `anyres_max_9` and `pad`, with Pillow and numpy alone.
 
 A picture becomes a base tile (the whole picture, stretched to a square) and a grid of tiles (the
 picture at the grid's resolution, aspect kept, centred on black). After the vision tower, the grid's
 padding is cut away, a large grid is shrunk, and a newline feature ends every row. Facts of the
 original that look like mistakes and are not to be mended: sizes are rounded up when resizing but
-truncated when unpadding, and the base tile is stretched, not padded.
+truncated when unpadding, and the base tile is stretched, not padded. A picture that is not RGB is
+resized as it is and converted after.
+
+With `pad`, the picture is centred on a grey square instead, which is the only tile.
 """
 
 from collections.abc import Sequence
@@ -42,7 +45,8 @@ class Layout:
     unpadded: tuple[int, int, int, int]
     """left, top, right, bottom: the patches of the grid that show the picture."""
     shrunk: tuple[int, int]
-    """Patches across and down after shrinking; the size of `unpadded` where nothing is shrunk."""
+    """Patches across and down after shrinking; the size of `unpadded` where nothing is shrunk.
+    Every row ends in a newline, also the one empty row of a picture without a grid."""
     base_patches: int
 
     @property
@@ -70,6 +74,11 @@ def layout(size: tuple[int, int], geometry: Geometry) -> Layout:
     return Layout(tiles, (left, top, right, bottom), shrunk, geometry.patches**2)
 
 
+def padded_layout(geometry: Geometry) -> Layout:
+    """Of any picture that is padded to one tile."""
+    return Layout((0, 0), (0, 0, 0, 0), (0, 1), geometry.patches**2)
+
+
 def best_grid(size: tuple[int, int], grids: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """The resolution that keeps most of the picture's pixels, and of those the least wasteful."""
     width, height = size
@@ -83,7 +92,7 @@ def best_grid(size: tuple[int, int], grids: Sequence[tuple[int, int]]) -> tuple[
 
 
 def tiles(image: Image.Image, geometry: Geometry) -> NDArray[np.float32]:
-    """(1 + n, 3, tile, tile) normalised pixels of an RGB picture: base tile, then row by row."""
+    """(1 + n, 3, tile, tile) normalised pixels: base tile, then the grid's row by row."""
     side = geometry.tile
     grid = best_grid(image.size, geometry.grids)
     padded = _resize_and_pad(image, grid)
@@ -92,7 +101,24 @@ def tiles(image: Image.Image, geometry: Geometry) -> NDArray[np.float32]:
         squares += [
             padded.crop((left, top, left + side, top + side)) for left in range(0, grid[0], side)
         ]
-    pixels = np.stack([np.asarray(square) for square in squares])  # (1 + n, tile, tile, 3) uint8
+    return _normalised(squares)
+
+
+def padded_tile(image: Image.Image, side: int) -> NDArray[np.float32]:
+    """(1, 3, side, side) normalised pixels, the picture centred on a square of mid grey."""
+    if image.mode != "RGBA":  # the original takes no others: it fails at a grey of three channels
+        image = image.convert("RGB")
+    longest = max(image.size)
+    square = Image.new(image.mode, (longest, longest), _MID_GREY)
+    square.paste(image, ((longest - image.width) // 2, (longest - image.height) // 2))
+    return _normalised([square.resize((side, side), Image.Resampling.BICUBIC)])
+
+
+_MID_GREY = (127, 127, 127)
+
+
+def _normalised(squares: Sequence[Image.Image]) -> NDArray[np.float32]:
+    pixels = np.stack([np.asarray(square.convert("RGB")) for square in squares])
     scaled = pixels.astype(np.float64) * (1 / 255)
     normalised = (scaled.astype(np.float32) - np.float32(0.5)) / np.float32(0.5)
     return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2))

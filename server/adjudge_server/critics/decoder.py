@@ -72,7 +72,7 @@ class Decoder:
         """Every prompt of the batch, in packed rows."""
         for group in _groups(batch):
             prefix = group.prefix
-            cache = self.prefix_cache(group.items[0], prefix, embed)
+            cache, _ = self.begin(group.items[0], prefix, embed)
             for number, chosen in enumerate(_rows(group.items)):
                 items = [group.items[i] for i in chosen]
                 computed = [item.shared_tokens - prefix + item.own_tokens for item in items]
@@ -94,11 +94,14 @@ class Decoder:
         cache.crop(-len(row.token_ids))
         return row, hidden
 
-    def prefix_cache(self, item: PreparedPrompt, prefix: int, embed: Embed) -> DynamicCache:
-        """Keys and values of a prompt's first tokens."""
+    def begin(
+        self, item: PreparedPrompt, count: int, embed: Embed
+    ) -> tuple[DynamicCache, torch.Tensor]:
+        """Keys and values of a prompt's first `count` tokens, and (hidden,) after the last one."""
         cache = DynamicCache(config=self._language.config)
-        self._language(inputs_embeds=embed(item, prefix)[None], cache=cache, use_cache=True)
-        return cache
+        embedded = embed(item, count)[None]
+        outputs = self._language(inputs_embeds=embedded, cache=cache, use_cache=True)
+        return cache, outputs.last_hidden_state[0, -1]
 
     def step(self, token: int, cache: DynamicCache) -> torch.Tensor:
         """(hidden,) after one more token, which the cache keeps."""

@@ -26,9 +26,11 @@ class LlavaOnevisionCritic:
         preparer: Preparer,
         card: CriticCard,
         end_tokens: frozenset[int],
+        repetition_penalty: float,
     ) -> None:
         self.card = card
         self._preparer = preparer
+        self._repetition_penalty = repetition_penalty
         self._vision = LlavaVision(model.model)
         self.decoder = Decoder(model.model.language_model)
         self._head = VocabularyHead(
@@ -45,12 +47,10 @@ class LlavaOnevisionCritic:
     def forward(self, batch: Sequence[PreparedPrompt]) -> list[Reading]:
         return self._head.read(batch, self._embed(batch))
 
-    def critique(
-        self, item: PreparedPrompt, max_tokens: int, repetition_penalty: float = 1.0
-    ) -> Generator[Written, None, None]:
+    def critique(self, item: PreparedPrompt, max_tokens: int) -> Generator[Written, None, None]:
         with torch.inference_mode():
             embed = self._embed([item])
-        return self._head.write(item, embed, max_tokens, repetition_penalty)
+        yield from self._head.write(item, embed, max_tokens, self._repetition_penalty)
 
     @torch.inference_mode()
     def next_logits(self, item: PreparedPrompt) -> NDArray[np.float32]:

@@ -1,13 +1,41 @@
 """From a picture to tiles, for LLaVA-OneVision."""
 
-from adjudge_server.critics.anyres import Geometry, layout, tiles
+from adjudge_server.critics import anyres
+from adjudge_server.critics.anyres import Geometry
 from adjudge_server.critics.preparing import TiledPicture
 from adjudge_server.images import Picture
+from adjudge_server.preprocessing import SeveralPictures
 
 
-def tiled(picture: Picture, geometry: Geometry) -> TiledPicture:
+class Tiler:
+    """Cuts the pictures of a prompt as a checkpoint wants them."""
+
+    def __init__(
+        self, geometry: Geometry, *, single: SeveralPictures, several: SeveralPictures
+    ) -> None:
+        """`single` and `several`: what is done with the picture of a prompt that has one, and with
+        each of those of a prompt that has more."""
+        self._geometry = geometry
+        self._single = single
+        self._several = several
+
+    def __call__(self, picture: Picture, num_pictures: int) -> TiledPicture:
+        how = self._single if num_pictures == 1 else self._several
+        cut = anyres_tiles if how == "anyres" else pad_tiles
+        return cut(picture, self._geometry)
+
+
+def anyres_tiles(picture: Picture, geometry: Geometry) -> TiledPicture:
     return TiledPicture(
-        digest=picture.digest,
-        tiles=tiles(picture.pixels, geometry),
-        layout=layout(picture.size, geometry),
+        digest=f"{picture.digest} anyres",
+        tiles=anyres.tiles(picture.pixels, geometry),
+        layout=anyres.layout(picture.size, geometry),
+    )
+
+
+def pad_tiles(picture: Picture, geometry: Geometry) -> TiledPicture:
+    return TiledPicture(
+        digest=f"{picture.digest} pad",
+        tiles=anyres.padded_tile(picture.pixels, geometry.tile),
+        layout=anyres.padded_layout(geometry),
     )

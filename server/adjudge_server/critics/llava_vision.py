@@ -27,6 +27,8 @@ class LlavaVision:
 
     def _grid_features(self, grid: torch.Tensor, picture: TiledPicture) -> torch.Tensor:
         """(tokens, hidden): tiles put together, padding cut away, a newline after every row."""
+        if not len(grid):
+            return self._newline[None]
         across, down = picture.layout.grid_tiles
         side = int(grid.shape[1] ** 0.5)
         hidden = grid.shape[-1]

@@ -48,7 +48,8 @@ class PreparedPrompt:
         return sum(picture.layout.num_tokens for picture in self.pictures)
 
 
-Tile = Callable[[Picture], TiledPicture]
+Tile = Callable[[Picture, int], TiledPicture]
+"""A picture, and how many its prompt has."""
 
 
 class Preparer:
@@ -73,8 +74,8 @@ class Preparer:
 
     def prepare(self, queries: Sequence[Query]) -> list[PreparedPrompt | InputTooLong]:
         """One result per query. Pictures and heads that queries have in common are done once."""
-        pictures = {p.digest: p for query in queries for p in query.pictures}
-        tiled = {digest: self._tile(picture) for digest, picture in pictures.items()}
+        pictures = {(p.digest, len(q.pictures)): p for q in queries for p in q.pictures}
+        tiled = {key: self._tile(picture, key[1]) for key, picture in pictures.items()}
         heads: dict[str, list[int]] = {}
         return [self._prepare(query, tiled, heads) for query in queries]
 
@@ -89,9 +90,12 @@ class Preparer:
         return replace(item, token_ids=token_ids, tree=tree)
 
     def _prepare(
-        self, query: Query, tiled: Mapping[str, TiledPicture], heads: dict[str, list[int]]
+        self,
+        query: Query,
+        tiled: Mapping[tuple[str, int], TiledPicture],
+        heads: dict[str, list[int]],
     ) -> PreparedPrompt | InputTooLong:
-        pictures = tuple(tiled[picture.digest] for picture in query.pictures)
+        pictures = tuple(tiled[p.digest, len(query.pictures)] for p in query.pictures)
         token_ids = self._token_ids(query.text, pictures)
         if query.group not in heads:
             heads[query.group] = self._token_ids(query.head, pictures)

@@ -78,9 +78,8 @@ class VocabularyHead:
     @torch.inference_mode()
     def next_logits(self, item: PreparedPrompt, embed: Embed) -> NDArray[np.float32]:
         """(real vocabulary,) logits of the critic's first token, as floats."""
-        last = len(item.token_ids) - 1
-        cache = self._decoder.prefix_cache(item, last, embed)
-        logits = self._logits(self._decoder.step(item.token_ids[last], cache))
+        _, hidden = self._decoder.begin(item, len(item.token_ids), embed)
+        logits = self._logits(hidden)
         values: NDArray[np.float32] = logits.float().cpu().numpy()
         return values
 
@@ -92,14 +91,17 @@ class VocabularyHead:
         tokens are not penalised, as in the original, whose `generate` sees no prompt ids."""
         written: list[int] = []
         shown = ""
-        with torch.inference_mode():
-            cache = self._decoder.prefix_cache(item, len(item.token_ids) - 1, embed)
-        following = item.token_ids[-1]
         max_tokens = min(max_tokens, self._max_tokens - len(item.token_ids))
+        # Never a pass for the prompt's last token by itself: a product with a single row sums
+        # thousands of keys less exactly.
+        with torch.inference_mode():
+            cache, hidden = self._decoder.begin(item, len(item.token_ids), embed)
         while len(written) < max_tokens:
             with torch.inference_mode():
-                logits = self._logits(self._decoder.step(following, cache))
-                following = int(_penalised(logits, written, repetition_penalty).argmax())
+                if written:
+                    hidden = self._decoder.step(written[-1], cache)
+                logits = _penalised(self._logits(hidden), written, repetition_penalty)
+                following = int(logits.argmax())
             if following in self._end_tokens:
                 return
             written.append(following)

@@ -1,0 +1,125 @@
+"""What all families read from a checkpoint directory. Never asks a hub."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import Qwen2Tokenizer
+from transformers.utils import logging as transformers_logging
+
+from adjudge_server.tokenization import TextTokenizer
+
+transformers_logging.disable_progress_bar()  # a server's log is not a terminal
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file's object; empty where there is no such file. Raises ValueError for other contents."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path.name}: not a JSON object")
+    return value
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The safetensors files that make up a checkpoint. Raises ValueError where some are missing."""
+    single = directory / "model.safetensors"
+    index = read_json(directory / "model.safetensors.index.json").get("weight_map")
+    if index:
+        names = sorted(set(index.values()))
+    elif single.is_file():
+        names = [single.name]
+    else:
+        found = ", ".join(sorted(p.name for p in directory.glob("*.bin"))) or "none"
+        raise ValueError(f"no model.safetensors and no index of shards (pickled weights: {found})")
+    if missing := [name for name in names if not (directory / name).is_file()]:
+        raise ValueError(f"missing shards: {', '.join(missing)}")
+    return [directory / name for name in names]
+
+
+def read_shapes(directory: Path) -> Shapes:
+    """Shapes of all tensors, by name, from the headers alone. Raises ValueError for a file that is
+    broken or cut short."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in weight_files(directory):
+        try:
+            with safe_open(path, "pt") as file:
+                names = file.keys()  # a method of its own, not a mapping's
+                shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in names}
+        except SafetensorError as error:
+            raise ValueError(f"{path.name}: {error}") from error
+    return shapes
+
+
+def check_report(report: Mapping[str, Any]) -> None:
+    """Raises ValueError, with their names, for tensors missing, unexpected or of another shape;
+    `report` is the loading info of transformers."""
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        if names := sorted(map(str, report.get(problem, ()))):
+            shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if names[8:] else "")
+            raise ValueError(f"checkpoint: {problem.replace('_', ' ')}: {shown}")
+
+
+def read_tokenizer(directory: Path) -> TextTokenizer:
+    """From tokenizer.json, or, where there is none, from Qwen2's vocab.json and merges.txt."""
+    if (directory / "tokenizer.json").is_file():
+        return TextTokenizer.from_file(directory / "tokenizer.json")
+    if not (directory / "vocab.json").is_file() or not (directory / "merges.txt").is_file():
+        raise ValueError("no tokenizer.json, and no vocab.json with merges.txt")
+    slow = Qwen2Tokenizer.from_pretrained(directory, local_files_only=True)
+    return TextTokenizer(slow.backend_tokenizer.to_str())
+
+
+def end_tokens(directory: Path, *more: int | list[int] | None) -> frozenset[int]:
+    """Ids that end the critic's turn, as the configuration files name them."""
+    generation = read_json(directory / "generation_config.json")
+    ids: set[int] = set()
+    for value in (generation.get("eos_token_id"), *more):
+        ids.update(value if isinstance(value, list) else [] if value is None else [value])
+    return frozenset(ids)
+
+
+def repetition_penalty(directory: Path) -> float:
+    """Of generation_config.json; 1, which is none, where it does not say."""
+    return float(read_json(directory / "generation_config.json").get("repetition_penalty") or 1.0)
+
+
+def fingerprint(directory: Path) -> str:
+    """Hex SHA-256 over configuration, tokenizer and all weights.
+
+    All of them, though 15 GB take ten seconds: checkpoints of one training run differ anywhere.
+    """
+    whole = hashlib.sha256()
+    tokenizer = ("tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json")
+    named = [directory / name for name in ("config.json", *tokenizer)]
+    for path in [*filter(Path.is_file, named), *weight_files(directory)]:
+        with path.open("rb") as file:
+            whole.update(
+                f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
+            )
+    return whole.hexdigest()
+
+
+def number_type(dtype: str, device: str) -> str:
+    """ "auto" is the checkpoint's own on a GPU and float32 on a CPU, where halves are slow."""
+    return "float32" if dtype == "auto" and device == "cpu" else dtype
+
+
+def set_threads(threads: int) -> None:
+    """CPU threads of one forward pass."""
+    torch.set_num_threads(threads)
+
+
+def pick_device() -> str:
+    """The first GPU, or the CPU."""
+    return "cuda:0" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,22 @@
+"""Models by their id on a hub. The one place that may use a network, and never for a path."""
+
+import re
+from pathlib import Path
+
+_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")
+
+
+def is_hub_id(model: Path) -> bool:
+    """Whether it is written like an id, and nothing of that name lies here."""
+    return bool(_ID.fullmatch(str(model))) and not model.exists()
+
+
+def fetch(model_id: str) -> Path:
+    """The directory of a snapshot, downloaded or found in the local cache.
+
+    With HF_HUB_OFFLINE set, only the cache is looked at. Raises what huggingface_hub raises.
+    """
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(model_id, allow_patterns=list(_FILES)))
