@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 from adjudge_server.tokenization import TextTokenizer
 
 transformers_logging.disable_progress_bar()  # a server's log is not a terminal
+transformers_logging.set_verbosity_error()  # what it warns of when loading is refused here
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -65,9 +66,17 @@ def check_report(report: Mapping[str, Any]) -> None:
     """Raises ValueError, with their names, for tensors missing, unexpected or of another shape;
     `report` is the loading info of transformers."""
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
-        if names := sorted(map(str, report.get(problem, ()))):
+        if names := sorted(map(_told, report.get(problem, ()))):
             shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if names[8:] else "")
             raise ValueError(f"checkpoint: {problem.replace('_', ' ')}: {shown}")
+
+
+def _told(problem: Any) -> str:
+    """A tensor's name, or its name and two shapes."""
+    if isinstance(problem, str):
+        return problem
+    name, found, wanted = problem
+    return f"{name} is {tuple(found)}, not {tuple(wanted)}"
 
 
 def read_tokenizer(directory: Path) -> TextTokenizer:
