@@ -268,6 +268,17 @@ def test_a_path_never_touches_the_network(copy: Path, monkeypatch: pytest.Monkey
     load_critic(Config(model=copy, vision_heads=4))
 
 
+def test_a_checkpoint_may_be_overwritten_while_it_is_served(copy: Path, expected: Reading) -> None:
+    critic = load(copy)
+    path = copy / "model.safetensors"
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(bytes(path.stat().st_size // 2))
+    assert_equal(read(critic), expected)
+    path.write_bytes(b"")
+    assert_equal(read(critic), expected)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_never_runs_eager_attention(copy: Path, dtype: str) -> None:
     critic = load(copy, dtype=dtype)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import nn
 from transformers import Qwen2Tokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -117,6 +118,16 @@ def fingerprint(directory: Path) -> str:
                 f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
             )
     return whole.hexdigest()
+
+
+def own_weights(model: nn.Module) -> None:
+    """Copies every tensor into memory of this process, one at a time.
+
+    They may lie in the mapped file, where they would change with it: a trainer that overwrites the
+    checkpoint would change the critic without a word, and one that cuts it would kill the server.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
 
 
 def number_type(dtype: str, device: str) -> str:
