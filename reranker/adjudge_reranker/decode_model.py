@@ -23,6 +23,7 @@ _READOUTS: Final = {number: readout for readout, number in READOUTS.items()}
 def model_info(response: pb.GetModelResponse) -> ModelInfo:
     """Capabilities and readouts newer than this client are left out: it could not use them."""
     model = response.model
+    check = model.self_check
     return ModelInfo(
         name=model.name,
         revision=model.revision,
@@ -36,6 +37,11 @@ def model_info(response: pb.GetModelResponse) -> ModelInfo:
         limits=_limits(model.limits),
         noise_floor=model.noise_floor if model.HasField("noise_floor") else None,
         server_version=model.server_version,
+        batched_difference=check.batched_difference
+        if check.HasField("batched_difference")
+        else None,
+        prefers_right=check.prefers_right if check.HasField("prefers_right") else None,
+        preprocessing={field.name: value for field, value in model.preprocessing.ListFields()},
     )
 
 

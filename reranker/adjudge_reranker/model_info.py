@@ -1,5 +1,6 @@
 """What a server says about the critic it serves."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -90,6 +91,13 @@ class ModelInfo:
     noise_floor: float | None
     """Nats; a smaller margin cannot be told from zero. None if it was not measured."""
     server_version: str
+    batched_difference: float | None
+    """Nats; how much an answer's log-probability changed with its company, at start."""
+    prefers_right: bool | None
+    """Whether it preferred a right answer to a wrong one at start. None: it said neither."""
+    preprocessing: Mapping[str, str]
+    """How pictures are made ready: `convert_rgb`, `exif`, `several_pictures`; empty for critics
+    that see none."""
 
     def default_template(self, kind: TemplateKind) -> Template | None:
         """The template of that kind that is used when a call names none."""

@@ -26,6 +26,19 @@ def describe(judge: Judge[Any], config: Config) -> pb.Model:
         limits=_limits(card, config),
         noise_floor=judge.noise_floor,
         server_version=version("adjudge"),
+        self_check=pb.SelfCheck(
+            batched_difference=judge.self_check.batched_difference,
+            prefers_right=judge.self_check.prefers_right,
+        ),
+        preprocessing=_preprocessing(config) if card.sees_images else None,
+    )
+
+
+def _preprocessing(config: Config) -> pb.Preprocessing:
+    return pb.Preprocessing(
+        convert_rgb=config.convert_rgb,
+        exif=config.exif,
+        several_pictures=config.several_pictures,
     )
 
 

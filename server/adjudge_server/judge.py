@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 from adjudge_server.batcher import Answered, Batcher
 from adjudge_server.critic import Critic, Prepared, Query, Reading
 from adjudge_server.errors import AdjudgeError
+from adjudge_server.self_check import SelfCheck
 
 P = TypeVar("P", bound=Prepared)
 R = TypeVar("R")
@@ -52,13 +53,14 @@ class Judge(Generic[P]):
         critic: Critic[P],
         batcher: Batcher[P],
         pool: Executor,
-        noise_floor: float,
+        self_check: SelfCheck,
         weights_epoch: int = 0,
     ) -> None:
         self.critic = critic
         self.card = critic.card
         self.batcher = batcher
-        self.noise_floor = noise_floor
+        self.self_check = self_check
+        self.noise_floor = self_check.noise_floor
         self.weights_epoch = weights_epoch
         self._pool = pool
 

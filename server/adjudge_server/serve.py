@@ -21,8 +21,8 @@ from adjudge_server.batcher import Batcher
 from adjudge_server.config import Config
 from adjudge_server.judge import Judge
 from adjudge_server.loading import load_critic
+from adjudge_server.self_check import check
 from adjudge_server.service import RewardService
-from adjudge_server.warmup import warm_up
 
 logger = logging.getLogger(__name__)
 
@@ -77,14 +77,14 @@ class Server:
     def _make_judge(self) -> Judge[Any]:
         critic = load_critic(self.config)
         logger.info("loaded %s, %s on %s", critic.card.name, critic.card.dtype, critic.card.device)
-        noise_floor = warm_up(critic)
-        logger.info("warm; noise floor %.2g nats", noise_floor)
+        self_check = check(critic)
+        logger.info("warm; %s", self_check)
         batcher = Batcher(
             critic.forward,
             max_batch_tokens=self.config.max_batch_tokens,
             max_queue_tokens=self.config.max_queue_tokens,
         )
-        return Judge(critic, batcher, self._pool, noise_floor)
+        return Judge(critic, batcher, self._pool, self_check)
 
     async def _set_health(self, status: "health_pb2.HealthCheckResponse.ServingStatus") -> None:
         for name in ("", SERVICE):

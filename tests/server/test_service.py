@@ -26,6 +26,7 @@ from PIL import Image
 from adjudge.v1 import reward_pb2 as pb
 from adjudge.v1.reward_pb2_grpc import RewardServiceStub
 from adjudge_server.critics import fake
+from adjudge_server.self_check import SelfCheck
 from adjudge_server.serve import Server
 from tests.conftest import Launch, stub
 
@@ -353,7 +354,8 @@ def test_a_margin_under_the_noise_floor_is_flagged_and_not_rewritten(
     launch: Launch, service: RewardServiceStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (quiet,) = comparisons(service, "a", "b", pairs=[(0, 1)])
-    monkeypatch.setattr("adjudge_server.serve.warm_up", lambda critic: abs(quiet.margin) + 1e-6)
+    loud = SelfCheck(abs(quiet.margin) + 1e-6, batched_difference=0.0, prefers_right=None)
+    monkeypatch.setattr("adjudge_server.serve.check", lambda critic: loud)
     with stub(launch(critic="fake")) as noisy_service:
         (noisy,) = comparisons(noisy_service, "a", "b", pairs=[(0, 1)])
     assert (quiet.within_noise, noisy.within_noise) == (False, True)
@@ -859,6 +861,21 @@ def test_get_model_describes_what_answers(service: RewardServiceStub) -> None:
     assert not pairwise.HasField("min_reward") and not pairwise.HasField("max_reward")
     assert list(pairwise.answers) == ["first", "second", "tie"]
     assert all(pb.READOUT_DIRECT in template.readouts for template in described.templates)
+
+
+def test_the_self_check_and_the_preprocessing_are_told(service: pb_grpc.RewardServiceStub) -> None:
+    described = model(service)
+    assert described.self_check.batched_difference == 0  # a hash does not depend on its company
+    assert described.self_check.HasField("batched_difference")
+    told = described.preprocessing
+    assert (told.convert_rgb, told.exif, told.several_pictures) == ("first", "apply", "anyres")
+
+
+def test_a_critic_that_knows_its_trade_prefers_the_right_answer(embedded_server: Server) -> None:
+    with stub(embedded_server) as service:
+        check = model(service).self_check
+    assert check.prefers_right
+    assert 0 < check.batched_difference < 1e-4
 
 
 def test_the_model_is_called_what_the_server_was_told_to_call_it(launch: Launch) -> None:

@@ -1147,6 +1147,8 @@ class Model(google.protobuf.message.Message):
     LIMITS_FIELD_NUMBER: builtins.int
     NOISE_FLOOR_FIELD_NUMBER: builtins.int
     SERVER_VERSION_FIELD_NUMBER: builtins.int
+    SELF_CHECK_FIELD_NUMBER: builtins.int
+    PREPROCESSING_FIELD_NUMBER: builtins.int
     name: builtins.str
     """What requests call it."""
     revision: builtins.str
@@ -1177,6 +1179,14 @@ class Model(google.protobuf.message.Message):
     def limits(self) -> global___Limits:
         """What a request may hold."""
 
+    @property
+    def self_check(self) -> global___SelfCheck:
+        """What the critic showed of itself at start."""
+
+    @property
+    def preprocessing(self) -> global___Preprocessing:
+        """How pictures are made ready for it. Not set for critics that see none."""
+
     def __init__(
         self,
         *,
@@ -1192,12 +1202,75 @@ class Model(google.protobuf.message.Message):
         limits: global___Limits | None = ...,
         noise_floor: builtins.float | None = ...,
         server_version: builtins.str = ...,
+        self_check: global___SelfCheck | None = ...,
+        preprocessing: global___Preprocessing | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_noise_floor", b"_noise_floor", "limits", b"limits", "noise_floor", b"noise_floor"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_noise_floor", b"_noise_floor", "capabilities", b"capabilities", "device", b"device", "dtype", b"dtype", "family", b"family", "fingerprint", b"fingerprint", "limits", b"limits", "name", b"name", "noise_floor", b"noise_floor", "revision", b"revision", "server_version", b"server_version", "templates", b"templates", "weights_epoch", b"weights_epoch"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_noise_floor", b"_noise_floor", "limits", b"limits", "noise_floor", b"noise_floor", "preprocessing", b"preprocessing", "self_check", b"self_check"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_noise_floor", b"_noise_floor", "capabilities", b"capabilities", "device", b"device", "dtype", b"dtype", "family", b"family", "fingerprint", b"fingerprint", "limits", b"limits", "name", b"name", "noise_floor", b"noise_floor", "preprocessing", b"preprocessing", "revision", b"revision", "self_check", b"self_check", "server_version", b"server_version", "templates", b"templates", "weights_epoch", b"weights_epoch"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_noise_floor", b"_noise_floor"]) -> typing.Literal["noise_floor"] | None: ...
 
 global___Model = Model
+
+@typing.final
+class SelfCheck(google.protobuf.message.Message):
+    """What a critic showed of itself before anybody else asked it anything."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BATCHED_DIFFERENCE_FIELD_NUMBER: builtins.int
+    PREFERS_RIGHT_FIELD_NUMBER: builtins.int
+    batched_difference: builtins.float
+    """Nats; the largest change of an answer's log-probability between being asked alone and being
+    asked among others.
+    """
+    prefers_right: builtins.bool
+    """Whether the default templates prefer a right answer about a known picture to a wrong one. Not
+    set where the critic is off their format.
+    """
+    def __init__(
+        self,
+        *,
+        batched_difference: builtins.float | None = ...,
+        prefers_right: builtins.bool | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_batched_difference", b"_batched_difference", "_prefers_right", b"_prefers_right", "batched_difference", b"batched_difference", "prefers_right", b"prefers_right"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_batched_difference", b"_batched_difference", "_prefers_right", b"_prefers_right", "batched_difference", b"batched_difference", "prefers_right", b"prefers_right"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_batched_difference", b"_batched_difference"]) -> typing.Literal["batched_difference"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_prefers_right", b"_prefers_right"]) -> typing.Literal["prefers_right"] | None: ...
+
+global___SelfCheck = SelfCheck
+
+@typing.final
+class Preprocessing(google.protobuf.message.Message):
+    """Choices about pictures that change what the critic sees."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CONVERT_RGB_FIELD_NUMBER: builtins.int
+    EXIF_FIELD_NUMBER: builtins.int
+    SEVERAL_PICTURES_FIELD_NUMBER: builtins.int
+    convert_rgb: builtins.str
+    """"first": RGB before resizing, as in the critic's training; "last": resized in the picture's own
+    mode, as in the published snippet.
+    """
+    exif: builtins.str
+    """"apply": turned upright; "ignore": as stored."""
+    several_pictures: builtins.str
+    """Each of several pictures in a prompt: "anyres", in tiles like a single one; "pad", padded to
+    one square.
+    """
+    def __init__(
+        self,
+        *,
+        convert_rgb: builtins.str = ...,
+        exif: builtins.str = ...,
+        several_pictures: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["convert_rgb", b"convert_rgb", "exif", b"exif", "several_pictures", b"several_pictures"]) -> None: ...
+
+global___Preprocessing = Preprocessing
 
 @typing.final
 class Template(google.protobuf.message.Message):

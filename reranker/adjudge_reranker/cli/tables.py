@@ -87,6 +87,8 @@ def model_tables(model: ModelInfo) -> RenderableType:
         ("runs on", f"{model.device}, {model.dtype}"),
         ("can", ", ".join(model.capabilities)),
         ("noise floor", f"{number(model.noise_floor)} nats"),
+        ("prefers right to wrong", _YES_NO[model.prefers_right]),
+        ("pictures", ", ".join(f"{k} {v}" for k, v in model.preprocessing.items())),
         ("server", model.server_version),
     ):
         facts.add_row(Text(name, style="bold"), printable(value))
@@ -129,6 +131,9 @@ def number(value: float | None) -> str:
     if value is None:
         return _NOTHING
     return f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}"
+
+
+_YES_NO = {True: "yes", False: "no", None: "it said neither"}
 
 
 def _label(score: float | None) -> str:
