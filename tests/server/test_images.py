@@ -430,3 +430,60 @@ def test_the_same_pixels_in_another_file_are_the_same_picture(
     as_raw = decode(RawImage("RGB", 7, 5, raw.tobytes()), max_pixels=PLENTY)
     as_file = decoded(file_of(Image.fromarray(raw), file_format, **options))
     assert as_file.digest == as_raw.digest
+
+
+# What the original's own code does in two ways ----------------------------------------------------
+
+
+def in_modes() -> dict[str, Image.Image]:
+    """One picture in every mode that a file may have and that is resized differently from RGB."""
+    rgba = Image.fromarray(noise(40, 30, 4), "RGBA")
+    return {
+        "RGBA": rgba,
+        "LA": rgba.convert("LA"),
+        "L": rgba.convert("L"),
+        "P": rgba.convert("RGB").quantize(16),
+        "1": rgba.convert("RGB").convert("1"),
+        "RGB": rgba.convert("RGB"),
+    }
+
+
+@pytest.mark.parametrize("mode", in_modes())
+def test_converted_last_a_picture_keeps_its_mode_and_is_resized_in_it(mode: str) -> None:
+    data = EncodedImage(file_of(in_modes()[mode], "PNG"))
+    first = decode(data, max_pixels=PLENTY)
+    last = decode(data, max_pixels=PLENTY, convert_rgb="last")
+    assert (first.pixels.mode, last.pixels.mode) == ("RGB", mode)
+    assert (first.digest == last.digest) == (mode == "RGB")
+    converted = last.pixels.convert("RGB")
+    if mode not in ("RGBA", "LA"):  # whose colours are those of the pixels before alpha
+        assert np.array_equal(np.asarray(converted), np.asarray(first.pixels))
+    differs = not np.array_equal(shrunk(last), shrunk(first))
+    assert differs == (mode in ("RGBA", "LA", "P", "1"))
+
+
+def shrunk(picture: Picture) -> Pixels:
+    return np.asarray(picture.pixels.resize((9, 7), Image.Resampling.BICUBIC).convert("RGB"))
+
+
+def test_two_palettes_with_the_same_indices_are_two_pictures() -> None:
+    one = in_modes()["P"]
+    other = one.copy()
+    other.putpalette(bytes(one.getpalette() or ())[::-1])
+    digests = {
+        decode(EncodedImage(file_of(p, "PNG")), max_pixels=PLENTY, convert_rgb="last").digest
+        for p in (one, other)
+    }
+    assert len(digests) == 2
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_ignored_where_the_server_is_told_so(orientation: int) -> None:
+    image = Image.fromarray(noise(7, 5))
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    data = EncodedImage(file_of(image, "PNG", exif=exif))
+    ignored = decode(data, max_pixels=PLENTY, exif="ignore")
+    assert np.array_equal(pixels(ignored), np.asarray(image))
+    applied = decode(data, max_pixels=PLENTY)
+    assert np.array_equal(pixels(applied), pixels(ignored)) == (orientation == 1)

@@ -863,7 +863,7 @@ def test_get_model_describes_what_answers(service: RewardServiceStub) -> None:
     assert all(pb.READOUT_DIRECT in template.readouts for template in described.templates)
 
 
-def test_the_self_check_and_the_preprocessing_are_told(service: pb_grpc.RewardServiceStub) -> None:
+def test_the_self_check_and_the_preprocessing_are_told(service: RewardServiceStub) -> None:
     described = model(service)
     assert described.self_check.batched_difference == 0  # a hash does not depend on its company
     assert described.self_check.HasField("batched_difference")
