@@ -12,7 +12,7 @@ from adjudge_server import readout
 from adjudge_server.critic import Query, Reading
 from adjudge_server.critics.llava_loading import load
 from adjudge_server.critics.llava_onevision import LlavaOnevisionCritic
-from adjudge_server.critics.llava_prepare import LlavaPrepared
+from adjudge_server.critics.preparing import PreparedPrompt
 from adjudge_server.errors import InputTooLong
 from adjudge_server.images import Picture
 from adjudge_server.templates import Template
@@ -84,7 +84,7 @@ class Judge:
             preference=both.preference,
         )
 
-    def _prepare(self, queries: Sequence[Query]) -> list[LlavaPrepared]:
+    def _prepare(self, queries: Sequence[Query]) -> list[PreparedPrompt]:
         prepared = []
         for item in self._critic.prepare(queries):
             if isinstance(item, InputTooLong):

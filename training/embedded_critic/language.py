@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional as F
@@ -17,6 +18,7 @@ from embedded_critic.model import Critic, build_model, save_checkpoint
 from embedded_critic.muon import Muon
 from embedded_critic.packing import Batch, Packer
 from embedded_critic.parallel import average_gradients
+from embedded_critic.phrases import WORDS
 from embedded_critic.pool import Pool
 from embedded_critic.settings import Settings
 from embedded_critic.tasks import Phase, draw_exercise, phase_at
@@ -24,6 +26,7 @@ from embedded_critic.tokenizer import Encoder, save_tokenizer
 from embedded_critic.tower import load_tower
 
 WORTH_WEIGHT = 0.5
+NUM_DIGITS = len(WORDS)
 
 
 def train_language(pool: Pool, rank: int, settings: Settings, log: Callable[[str], None]) -> None:
@@ -44,8 +47,11 @@ def train_language(pool: Pool, rank: int, settings: Settings, log: Callable[[str
         phase, rate = _schedule(run.step, settings)
         # Seeded by the step, so that resuming is exact.
         rng = np.random.default_rng([settings.seed, rank, 4, run.step])
-        batch, image = _draw_batch(pool, packer, phase, rng, settings)
-        run.learn(_loss(critic, batch, image, tally), parameters, rate)
+        chosen = rng.integers(0, len(pool.truths), settings.rows)
+        batch = _draw_batch(pool, chosen, packer, phase, rng)
+        image = torch.from_numpy(pool.features[chosen].astype(np.float32))
+        of_shapes = torch.from_numpy(pool.what[chosen] >= NUM_DIGITS)
+        run.learn(_loss(critic, batch, image, of_shapes, tally), parameters, rate)
         if run.step % 20 == 0:
             pace = (time.monotonic() - began) / (run.step - first)
             log(f"step {run.step}/{settings.steps} {tally.flush()} {pace:.3f} s/step")
@@ -161,18 +167,24 @@ class _Tally:
 
 
 def _draw_batch(
-    pool: Pool, packer: Packer, phase: Phase, rng: np.random.Generator, settings: Settings
-) -> tuple[Batch, torch.Tensor]:
-    chosen = rng.integers(0, len(pool.truths), settings.rows)
+    pool: Pool,
+    chosen: NDArray[np.int64],
+    packer: Packer,
+    phase: Phase,
+    rng: np.random.Generator,
+) -> Batch:
     rows = []
     for place, index in enumerate(chosen):
         exercise = draw_exercise(pool.truths[index], phase, rng)
         encoded = packer.encode([*exercise.items, exercise.pilot])
         rows.append(packer.row(place, tuple(pool.kept[index]), encoded[:-1], encoded[-1]))
-    return packer.pack(rows), torch.from_numpy(pool.features[chosen].astype(np.float32))
+    return packer.pack(rows)
 
 
-def _loss(critic: Critic, batch: Batch, image: torch.Tensor, tally: _Tally) -> torch.Tensor:
+def _loss(
+    critic: Critic, batch: Batch, image: torch.Tensor, of_shapes: torch.Tensor, tally: _Tally
+) -> torch.Tensor:
+    """`of_shapes` (rows,) says which rows' hits are also counted as those of shapes."""
     final, middle = critic(
         batch.ids,
         batch.positions,
@@ -190,6 +202,8 @@ def _loss(critic: Critic, batch: Batch, image: torch.Tensor, tally: _Tally) -> t
     tally.add("verdict", each[verdicts].sum().item(), int(verdicts.sum()))
     hits = logits.argmax(-1) == batch.targets
     tally.add("hit", hits[verdicts].sum().item(), int(verdicts.sum()))
+    shapes = verdicts & of_shapes[batch.target_places // batch.ids.shape[1]]
+    tally.add("shapes", hits[shapes].sum().item(), int(shapes.sum()))
     tally.add("items", batch.num_items, 1)
     if len(batch.worths):
         guesses = critic.worth(middle.flatten(0, 1)[batch.worth_places]).squeeze(-1)

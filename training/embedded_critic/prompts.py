@@ -91,6 +91,8 @@ CAPTION_FORMS = (
     "{w}",
     "{w}",
     "A handwritten {w}, {c}.",
+    "A handwritten {w}, an {p} number.",
+    "{p}",
     "This is a handwritten number {w}.",
     "It is a {w}.",
     "The number {d}.",
@@ -128,7 +130,8 @@ def verdict_answer(first: Judged, second: Judged, shown: str) -> str:
 
 def caption(truth: Truth, form: str) -> str:
     colours = "dark on light" if truth.dark_on_light else "light on dark"
-    return form.format(w=WORDS[truth.digit], d=truth.digit, c=colours)
+    parity = "odd" if truth.digit % 2 else "even"
+    return form.format(w=WORDS[truth.digit], d=truth.digit, c=colours, p=parity)
 
 
 def shown(truth: Truth) -> str:

@@ -25,6 +25,8 @@ _SHARES = {
     "sentence": 2.0, "short": 1.6, "terse": 1.6, "hedged": 1.0, "hedged_two": 0.7,
     "corrected": 0.7, "contradiction": 0.5,
 }  # fmt: skip
+PLAIN = ("sentence", "short", "terse", "hedged")
+"""Categories that every kind of question has and that give one word as the answer."""
 _SPEAKS_OF_NEITHER = ("vague", "letter", "object", "off_topic", "refusal", "nonsense", "empty")
 
 
@@ -94,8 +96,7 @@ def other_answer(
     """What does not answer the question: true of the picture, about a digit, or about nothing."""
     draw = rng.random()
     if draw < 0.45:
-        said = answer_with(True, _aside(truth, question, asked), rng, wording=wording)
-        return replace(said, claimed=("",) * len(said.claimed))
+        return _beside(truth, question, asked, rng, wording=wording)
     if draw < 0.6:
         said_of_digit = respond(
             any_category(rng, wording), Truth(0, False, coloured=True), "", rng, wording=wording,
@@ -110,26 +111,46 @@ def other_answer(
     return Answer(response.text, response.category, (), wording, 0)
 
 
-def shape_answer(truth: ShapeTruth, question: str, asked: str, rng: np.random.Generator) -> Answer:
-    """Any answer: right, wrong, or to another question."""
-    if rng.random() < 0.2:
+def shape_answer(
+    truth: ShapeTruth,
+    question: str,
+    asked: str,
+    rng: np.random.Generator,
+    *,
+    names: tuple[str, ...] = (),
+) -> Answer:
+    """Any answer: right, wrong, or to another question; of the categories named, if any are."""
+    category = BY_NAME[names[rng.integers(len(names))]] if names else None
+    if rng.random() < 0.25:
+        if category:
+            return _beside(truth, question, asked, rng, category=category)
         return other_answer(truth, question, asked, rng)
-    return answer_with(bool(rng.random() < 0.5), asked, rng)
+    return answer_with(bool(rng.random() < 0.5), asked, rng, category=category)
 
 
 def shape_pair(
-    truth: ShapeTruth, question: str, asked: str, rng: np.random.Generator
+    truth: ShapeTruth,
+    question: str,
+    asked: str,
+    rng: np.random.Generator,
+    *,
+    names: tuple[str, ...] = (),
 ) -> tuple[Answer, Answer]:
-    """Two answers in random order; in most pairs the word alone decides."""
+    """Two answers in random order; in most pairs the word, or the question, alone decides."""
     draw = rng.random()
-    if draw < 0.45:
+    if draw < 0.35:
         pair = same_wording(asked, rng)
-    elif draw < 0.6:
-        pair = answer_with(True, asked, rng), answer_with(False, asked, rng)
+    elif draw < 0.60:  # both are true of the picture, and one of them answers
+        category = BY_NAME[PLAIN[rng.integers(len(PLAIN))]]
+        pair = (
+            answer_with(True, asked, rng, category=category),
+            _beside(truth, question, asked, rng, category=category),
+        )
     elif draw < 0.75:
         pair = answer_with(True, asked, rng), other_answer(truth, question, asked, rng)
     else:
-        pair = shape_answer(truth, question, asked, rng), shape_answer(truth, question, asked, rng)
+        one, other = (shape_answer(truth, question, asked, rng, names=names) for _ in range(2))
+        pair = one, other
     return pair if rng.random() < 0.5 else (pair[1], pair[0])
 
 
@@ -140,8 +161,7 @@ def same_wording(
 
     Yes and no have no words in common: there the other is of the same category.
     """
-    singles = [BY_NAME[name] for name in ("sentence", "short", "terse", "hedged")]
-    category = singles[rng.integers(len(singles))]
+    category = BY_NAME[PLAIN[rng.integers(len(PLAIN))]]
     right = answer_with(True, asked, rng, wording=wording, category=category)
     wrong = answer_with(False, asked, rng, wording=wording, category=category)
     return right, wrong if asked in YES_NO else claiming(right, wrong.claimed)
@@ -150,6 +170,21 @@ def same_wording(
 def claiming(answer: Answer, claimed: tuple[str, ...]) -> Answer:
     """The same wording with other words, of a kind."""
     return _write(answer.category, claimed, answer.wording, answer.seed)
+
+
+def _beside(
+    truth: ShapeTruth,
+    question: str,
+    asked: str,
+    rng: np.random.Generator,
+    *,
+    wording: Wording = Wording.TRAINED,
+    category: Category | None = None,
+) -> Answer:
+    """True of the picture, and no answer to the question."""
+    word = _aside(truth, question, asked)
+    said = answer_with(True, word, rng, wording=wording, category=category)
+    return replace(said, claimed=("",) * len(said.claimed))
 
 
 def _aside(truth: ShapeTruth, question: str, asked: str) -> str:

@@ -27,7 +27,7 @@ from embedded_critic.items import (
 )
 from embedded_critic.phrases import WORDS
 from embedded_critic.rubric import BY_NAME, Category, Truth
-from embedded_critic.shape_grammar import shape_answer, shape_pair
+from embedded_critic.shape_grammar import PLAIN, shape_answer, shape_pair
 from embedded_critic.shapes import COLOURS, SHAPES, ShapeTruth
 from embedded_critic.texts import Wording
 
@@ -51,10 +51,10 @@ class Phase:
 CURRICULUM = (
     Phase(0.03, captions=1.0, pairwise=0.0, full_prompt=0.0, kind="terse"),
     Phase(0.06, captions=0.2, pairwise=0.0, full_prompt=0.0, kind="terse"),
-    Phase(0.11, captions=0.0, pairwise=0.0, full_prompt=0.0, kind="single"),
-    Phase(0.20, captions=0.0, pairwise=0.4, full_prompt=0.0, kind="single", reasons=0.5),
-    Phase(0.30, captions=0.0, pairwise=0.5, full_prompt=0.3, kind="any", reasons=0.3),
-    Phase(1.00, captions=0.0, pairwise=0.55, full_prompt=1.0, kind="any", reasons=0.15),
+    Phase(0.11, captions=0.03, pairwise=0.0, full_prompt=0.0, kind="single"),
+    Phase(0.20, captions=0.03, pairwise=0.4, full_prompt=0.0, kind="single", reasons=0.5),
+    Phase(0.30, captions=0.03, pairwise=0.5, full_prompt=0.3, kind="any", reasons=0.3),
+    Phase(1.00, captions=0.03, pairwise=0.55, full_prompt=1.0, kind="any", reasons=0.15),
 )
 ITEMS_PER_ROW = 14
 """Drawn; those that do not fit the lanes are dropped."""
@@ -94,13 +94,14 @@ def _about_shape(truth: ShapeTruth, phase: Phase, rng: np.random.Generator) -> E
         captions = [truth.shown, truth.colour, truth.shape]
         return caption_exercise("What does the image show?", captions)
     full = bool(rng.random() < phase.full_prompt)
+    names = {"terse": ("terse",), "single": PLAIN, "any": ()}[phase.kind]
     if draw < phase.captions + phase.pairwise:
-        pairs = [shape_pair(truth, question, asked, rng) for _ in range(ITEMS_PER_ROW)]
+        pairs = [shape_pair(truth, question, asked, rng, names=names) for _ in range(ITEMS_PER_ROW)]
         judged_pairs = [(a.judged(asked), b.judged(asked)) for a, b in pairs]
         return comparing_exercise(
             question, judged_pairs, truth.shown, rng, full=full, reasons=phase.reasons
         )
-    answers = [shape_answer(truth, question, asked, rng) for _ in range(ITEMS_PER_ROW)]
+    answers = [shape_answer(truth, question, asked, rng, names=names) for _ in range(ITEMS_PER_ROW)]
     judged = [answer.judged(asked) for answer in answers]
     return scoring_exercise(question, judged, truth.shown, rng, full=full, reasons=phase.reasons)
 
@@ -180,7 +181,8 @@ def same_wording_pair(
 def corpus(count: int, rng: np.random.Generator, shapes: Sequence[ShapeTruth]) -> list[str]:
     """Texts for training the tokenizer."""
     # Every word that the projector aims at is one token wherever it stands.
-    words = [form for word in (*WORDS, *SHAPES, *COLOURS) for form in (word, word.capitalize())]
+    known = (*WORDS, *SHAPES, *COLOURS, "odd", "even")
+    words = [form for word in known for form in (word, word.capitalize())]
     texts = [text for word in words for text in (word, f": {word}")] * (count // 40)
     for _ in range(count):
         truth = Truth(int(rng.integers(10)), bool(rng.random() < 0.5))

@@ -24,7 +24,7 @@ PATCH = 14
 GEOMETRY = anyres.Geometry(TILE, PATCH, ((TILE, TILE),))
 """One grid, the size of the tower's image: every picture is two tiles."""
 NEIGHBOUR_SHARE = 0.1
-SHAPE_SHARE = 0.15
+SHAPE_SHARE = 0.22
 
 
 @dataclass(frozen=True, slots=True)
