@@ -111,7 +111,18 @@ def test_configurations_of_the_wild_mean_the_same(
     assert_equal(read(load(copy)), expected)
 
 
-@pytest.mark.parametrize("key", ["architectures", "image_token_index", "mm_use_im_patch_token"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "architectures",
+        "hidden_size",
+        "image_token_index",
+        "intermediate_size",
+        "mm_use_im_patch_token",
+        "num_hidden_layers",
+        "vocab_size",
+    ],
+)
 def test_what_the_configuration_leaves_out_is_inferred(
     copy: Path, expected: Reading, key: str
 ) -> None:
@@ -170,6 +181,19 @@ PROJECTOR = "model.mm_projector.0.weight"
 def test_a_missing_tensor_is_named(copy: Path) -> None:
     rewrite(copy, lambda tensors: {n: t for n, t in tensors.items() if n != PROJECTOR})
     with pytest.raises(ValueError, match=r"missing keys: .*linear_1\.weight"):
+        load(copy)
+
+
+def test_a_layer_that_is_not_there_is_missed(copy: Path) -> None:
+    rewrite(copy, lambda tensors: {n: t for n, t in tensors.items() if ".layers.1." not in n})
+    with pytest.raises(ValueError, match=r"missing keys: .*layers\.1\."):
+        load(copy)
+
+
+@pytest.mark.parametrize("key", ["rope_theta", "rms_norm_eps", "num_attention_heads"])
+def test_what_no_weight_tells_must_be_in_the_configuration(copy: Path, key: str) -> None:
+    configure(copy, without=(key,))
+    with pytest.raises(ValueError, match=f"missing {key}"):
         load(copy)
 
 

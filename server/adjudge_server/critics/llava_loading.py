@@ -13,6 +13,7 @@ from adjudge_server.critics.conversation import QWEN_1_5
 from adjudge_server.critics.llava_onevision import LlavaOnevisionCritic
 from adjudge_server.critics.llava_tiles import Tiler
 from adjudge_server.critics.preparing import Preparer
+from adjudge_server.families import is_original
 from adjudge_server.preprocessing import SeveralPictures
 from adjudge_server.templates import Template, builtin_templates
 
@@ -79,7 +80,7 @@ def configuration(
     directory: Path, raw: dict[str, Any], vision_heads: int | None
 ) -> tuple[LlavaOnevisionConfig, dict[str, str] | None]:
     """transformers' configuration, and how tensors are renamed; None where nothing is."""
-    if llava_original.is_original(raw):
+    if is_original(raw):
         shapes = checkpoint.read_shapes(directory)
         return llava_original.to_config(raw, shapes, vision_heads), llava_original.KEY_MAPPING
     checkpoint.read_shapes(directory)  # refuses broken files by name

@@ -14,7 +14,6 @@ from adjudge_server.critics.checkpoint import Shapes
 
 Raw = Mapping[str, Any]
 
-ARCHITECTURE = "LlavaQwenForCausalLM"
 TOWER = "model.vision_tower.vision_tower.vision_model."
 KEY_MAPPING = {
     r"^model\.vision_tower\.vision_tower\.vision_model\.": "model.vision_tower.",
@@ -34,24 +33,15 @@ _IMPLEMENTED = {
     "mm_resampler_type": None,
     "rope_scaling": None,
 }
-_TEXT = (
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
+_REQUIRED = (
     "num_attention_heads",
     "num_key_value_heads",
     "max_position_embeddings",
     "rms_norm_eps",
-    "hidden_act",
-    "tie_word_embeddings",
-    "bos_token_id",
-    "eos_token_id",
+    "rope_theta",
 )
-
-
-def is_original(raw: Raw) -> bool:
-    """Whether a `config.json` is of this layout, and not of transformers' own `llava`."""
-    return "mm_vision_tower" in raw or ARCHITECTURE in raw.get("architectures", ())
+"""What no weight tells."""
+_OPTIONAL = ("hidden_act", "tie_word_embeddings", "bos_token_id", "eos_token_id")
 
 
 def to_config(raw: Raw, shapes: Shapes, vision_heads: int | None = None) -> LlavaOnevisionConfig:
@@ -62,12 +52,7 @@ def to_config(raw: Raw, shapes: Shapes, vision_heads: int | None = None) -> Llav
     """
     _check(raw)
     vision = _vision(raw, shapes, vision_heads)
-    text = Qwen2Config(
-        **{name: raw[name] for name in _TEXT if name in raw},
-        # The original resizes it to its tokenizer, and the configuration does not always follow.
-        vocab_size=_shape(shapes, "model.embed_tokens.weight")[0],
-        rope_parameters={"rope_type": "default", "rope_theta": raw["rope_theta"]},
-    )
+    text = _text(raw, shapes)
     return LlavaOnevisionConfig(
         text_config=text,
         vision_config=vision,
@@ -92,11 +77,34 @@ def _check(raw: Raw) -> None:
         raise ValueError("config.json: is_rm is true: a reward head is not implemented")
 
 
+def _text(raw: Raw, shapes: Shapes) -> Qwen2Config:
+    if missing := [name for name in _REQUIRED if raw.get(name) is None]:
+        raise ValueError(f"config.json: missing {', '.join(missing)}")
+    # The original resizes it to its tokenizer, and the configuration does not always follow.
+    vocabulary, hidden = _shape(shapes, "model.embed_tokens.weight")
+    inferred = {
+        "hidden_size": hidden,
+        "intermediate_size": _shape(shapes, "model.layers.0.mlp.up_proj.weight")[0],
+        "num_hidden_layers": _count_layers(shapes, "model."),
+    }
+    told = {name: raw[name] for name in (*_REQUIRED, *_OPTIONAL, *inferred) if name in raw}
+    rope_theta = told.pop("rope_theta")
+    return Qwen2Config(
+        **inferred | told,  # as told where it is, so that a layer that is not there is missed
+        vocab_size=vocabulary,
+        rope_parameters={"rope_type": "default", "rope_theta": rope_theta},
+    )
+
+
+def _count_layers(shapes: Shapes, prefix: str) -> int:
+    found = [re.match(rf"{re.escape(prefix)}layers\.(\d+)\.", name) for name in shapes]
+    return 1 + max((int(m[1]) for m in found if m), default=-1)
+
+
 def _vision(raw: Raw, shapes: Shapes, heads: int | None) -> SiglipVisionConfig:
     hidden, _, patch, _ = _shape(shapes, f"{TOWER}embeddings.patch_embedding.weight")
     positions, _ = _shape(shapes, f"{TOWER}embeddings.position_embedding.weight")
     intermediate, _ = _shape(shapes, f"{TOWER}encoder.layers.0.mlp.fc1.weight")
-    layers = [re.match(rf"{re.escape(TOWER)}encoder\.layers\.(\d+)\.", name) for name in shapes]
     side = round(positions**0.5)
     if side**2 != positions:
         raise ValueError(f"checkpoint: {positions} patch positions are no square")
@@ -109,7 +117,7 @@ def _vision(raw: Raw, shapes: Shapes, heads: int | None) -> SiglipVisionConfig:
     return SiglipVisionConfig(
         hidden_size=hidden,
         intermediate_size=intermediate,
-        num_hidden_layers=1 + max(int(m[1]) for m in layers if m),
+        num_hidden_layers=_count_layers(shapes, f"{TOWER}encoder."),
         num_attention_heads=heads,
         image_size=_image_size(raw, side, patch),
         patch_size=patch,
