@@ -40,6 +40,7 @@ train: .venv/installed  ## train the embedded critic anew, into build/embedded
 bench: .venv/installed
 	$(BIN)/python benchmarks/shared_prefix.py
 	$(BIN)/python benchmarks/server_cost.py
+	$(BIN)/python benchmarks/loading_memory.py
 
 clean:
 	rm -rf .venv .venv-proto build dist

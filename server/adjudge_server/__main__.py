@@ -1,4 +1,4 @@
-"""`adjudge-server`: flags → Config → serve."""
+"""`adjudge-server`: flags → Config → serve, or verify."""
 
 import argparse
 import asyncio
@@ -15,7 +15,8 @@ from adjudge_server.hub import is_hub_id
 
 HELP = {
     "listen": "host:port to bind; port 0 takes a free one",
-    "critic": 'family: "auto", "fake" (no model; numbers without meaning), "llava_onevision"',
+    "critic": 'family: "auto", "fake" (no model; numbers without meaning), "llava_onevision",'
+    ' "causal_lm", "sequence_classification"',
     "model": "checkpoint directory, or the id of a model on a hub (default: the embedded critic)",
     "name": "what requests call the model (default: after the checkpoint)",
     "device": 'torch device; "auto" is the first GPU or the CPU',
@@ -24,6 +25,8 @@ HELP = {
     "exif": '"apply" turns pictures upright; "ignore" is what the original does',
     "several_pictures": 'each of several pictures in tiles ("anyres"), or padded to one ("pad")',
     "vision_heads": "attention heads of a vision tower that is none of the published ones",
+    "template_set": 'which templates ship for the critic: "auto" (by its name), or the set\'s name',
+    "templates": "TOML file with templates of your own, the defaults from then on",
     "repetition_penalty": "of critiques (default: what the checkpoint says)",
     "threads": "CPU threads of one forward pass",
     "workers": "threads that decode pictures and tokenise text",
@@ -41,13 +44,29 @@ HELP = {
     "max_retained_seconds": "how long such a picture is kept after its last use",
 }
 
-KINDS: dict[str, type] = {"model": Path, "vision_heads": int, "repetition_penalty": float}
+KINDS: dict[str, type] = {
+    "model": Path,
+    "templates": Path,
+    "vision_heads": int,
+    "repetition_penalty": float,
+}
 """Of flags whose default does not tell."""
 
 
 def parse(arguments: list[str]) -> Config:
     """The configuration that command-line arguments mean. Exits with status 2 on nonsense."""
-    parser = argparse.ArgumentParser("adjudge-server", description="Serve a critic over gRPC.")
+    parser = argparse.ArgumentParser(
+        "adjudge-server",
+        description="Serve a critic over gRPC.",
+        epilog="adjudge-server verify [the same flags] [--json FILE] checks a critic instead.",
+    )
+    return _configured(parser, arguments)[0]
+
+
+def _configured(
+    parser: argparse.ArgumentParser, arguments: list[str]
+) -> tuple[Config, argparse.Namespace]:
+    """The configuration, and what else the parser knows."""
     for field in dataclasses.fields(Config):
         kind = KINDS.get(field.name, type(field.default or ""))
         default = "" if field.default is None else f" (default: {field.default})"
@@ -57,20 +76,29 @@ def parse(arguments: list[str]) -> Config:
             default=field.default,
             help=HELP[field.name] + default,
         )
+    options = parser.parse_args(arguments)
+    flags = {field.name: getattr(options, field.name) for field in dataclasses.fields(Config)}
     try:
-        return Config(**vars(parser.parse_args(arguments)))
+        return Config(**flags), options
     except ValueError as error:
         parser.error(str(error))
 
 
-def main() -> None:
-    config = parse(sys.argv[1:])
+def _prepare(config: Config) -> None:
+    """What must be so before torch and transformers are imported."""
     # Idle OpenMP threads would otherwise spin on the cores that decode pictures; and a path given
     # as a model must never become a request to a hub.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if config.model is None or not is_hub_id(config.model):
         os.environ["HF_HUB_OFFLINE"] = "1"
     warnings.filterwarnings("ignore", module="PIL")  # strangers' pictures must not fill the log
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["verify"]:
+        sys.exit(_verify(sys.argv[2:]))
+    config = parse(sys.argv[1:])
+    _prepare(config)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     from adjudge_server.serve import serve
 
@@ -78,6 +106,27 @@ def main() -> None:
         asyncio.run(serve(config, partial(print, flush=True)))
     except (ValueError, RuntimeError) as error:
         sys.exit(f"adjudge-server: {error}")
+
+
+def _verify(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "adjudge-server verify",
+        description="Check a critic: what was loaded, the well-known seven, verdict forms, both"
+        " readouts, company, speed. Prints a page; exits with 1 if something is wrong.",
+    )
+    parser.add_argument("--json", type=Path, help="a file for the same as JSON")
+    config, options = _configured(parser, arguments)
+    _prepare(config)
+    from adjudge_server.verification.run import verify
+
+    try:
+        report = verify(config)
+    except ValueError as error:
+        sys.exit(f"adjudge-server verify: {error}")
+    print(report.as_text())
+    if options.json:
+        options.json.write_text(report.as_json(), encoding="utf-8")
+    return 0 if report.passed else 1
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ The terminator's probability is never taken as 1 - sum(rest): that cancels (in f
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,31 +102,54 @@ def _sums(wordings: Sequence[Wording], num_reads: int) -> _Sums:
 
 
 def _rows(rows: Sequence[Sequence[int]], padding: int) -> NDArray[np.int64]:
-    width = max(map(len, rows))
-    return np.array([[*row, *[padding] * (width - len(row))] for row in rows], np.int64)
+    width = max(map(len, rows), default=0)
+    padded = [[*row, *[padding] * (width - len(row))] for row in rows]
+    return np.array(padded, np.int64).reshape(len(rows), width)
+
+
+NO_ANSWERS = AnswerTree(
+    tokens=(), parents=(), depths=(), reads=(), opening=(), wordings=(), num_answers=0
+)
+"""Of critics that do not speak: only the prompt is read."""
+
+
+Encode = Callable[[str], Sequence[int]]
 
 
 def answer_tree(
-    template: Template, encode: Callable[[str], Sequence[int]], turn: str, end_of_turn: int
+    template: Template,
+    encode: Encode,
+    turn: str,
+    end_of_turn: int,
+    *,
+    opening: str | None = None,
+    lead: str = "",
 ) -> AnswerTree:
     """Compiles a template's answers with a critic's tokenizer.
 
-    `turn` is the text between the last special token of the prompt and the critic's first word
-    (`assistant\\n`): the critic's words are tokenised together with it. Raises ValueError if the
-    tokenizer merges a token across the seam of opening and answer or of answer and terminator, for
-    then the template's definition of an answer would mean nothing.
+    `turn` is the text between the last special token of the prompt and where the answers are read
+    (`assistant\\n`, and what the critic has written): the critic's words are tokenised together
+    with it. `opening` is that of the template, unless the critic chose another. `lead` comes before
+    it, most often the space that is one token with the word after it; where there is no opening, it
+    belongs to the answers. Raises ValueError if the tokenizer merges a token across the seam of
+    opening and answer or of answer and terminator, for then the template's definition of an answer
+    would mean nothing.
     """
-    return _TreeBuilder(template, encode, turn, end_of_turn).build()
+    opening = template.opening if opening is None else opening
+    opening, lead = (lead + opening, "") if opening else ("", lead)
+    return _TreeBuilder(template, encode, turn, end_of_turn, opening, lead).build()
 
 
 class _TreeBuilder:
     def __init__(
-        self, template: Template, encode: Callable[[str], Sequence[int]], turn: str, end: int
+        self, template: Template, encode: Encode, turn: str, end: int, opening: str, lead: str
     ) -> None:
         self._template = template
-        self._encode = encode
+        self._encode = cache(encode)  # the text before an answer is the same for all of them
         self._turn = turn
         self._end_of_turn = end
+        self._opening = opening
+        self._lead = lead
         self._tokens: list[int] = []
         self._parents: list[int] = []
         self._depths: list[int] = []
@@ -137,11 +161,15 @@ class _TreeBuilder:
 
     def build(self) -> AnswerTree:
         template = self._template
-        opening = self._continuation(template.opening, after="")
-        wordings = [
-            (index, form, tuple(self._continuation(form, after=template.opening)))
+        opening = self._continuation(self._opening, after="")
+        forms = [
+            (index, self._lead + form)
             for index, answer in enumerate(template.answers)
             for form in answer.forms
+        ]
+        wordings = [
+            (index, form, tuple(self._continuation(form, after=self._opening)))
+            for index, form in forms
         ]
         paths = [path for _, _, path in wordings]
         if len(set(paths)) != len(paths):
@@ -202,7 +230,7 @@ class _TreeBuilder:
         self, form: str, path: tuple[int, ...], prefix: tuple[int, ...]
     ) -> tuple[int, ...]:
         row = self._rows[prefix + path]
-        after = self._template.opening + form
+        after = self._opening + form
         first = [self._continuation(t, after=after)[0] for t in self._template.terminators]
         if any((*path, token) in self._known_paths for token in first):
             raise ValueError(

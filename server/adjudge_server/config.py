@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from adjudge_server.families import FAMILIES
 from adjudge_server.preprocessing import ConvertRgb, Exif, SeveralPictures
+from adjudge_server.template_sets import AUTO, set_names
 
 MIB = 1 << 20
-CRITICS = ("auto", "fake", "llava_onevision")
+CRITICS = ("auto", "fake", *FAMILIES)
 CHOICES = {
     "critic": CRITICS,
     "convert_rgb": ("first", "last"),
@@ -43,6 +45,10 @@ class Config:
     vision_heads: int | None = None
     """Attention heads of the vision tower, for original checkpoints whose tower is none of the
     published ones: no file says it."""
+    template_set: str = AUTO
+    """The templates that the critic is asked with. "auto": the set that fits the model's name."""
+    templates: Path | None = None
+    """A TOML file with more of them, which become the defaults of their kinds."""
     repetition_penalty: float | None = None
     """Of critiques. None: the checkpoint's generation_config.json, or 1, which is none."""
     threads: int = 1
@@ -81,7 +87,7 @@ class Config:
         host, _, port = self.listen.rpartition(":")
         if not host or not (port.isascii() and port.isdigit() and int(port) < 2**16):
             raise ValueError(f"--listen {self.listen}: must be host:port, port 0 to 65535")
-        for field, choices in CHOICES.items():
+        for field, choices in {**CHOICES, "template_set": (AUTO, *set_names())}.items():
             if (chosen := getattr(self, field)) not in choices:
                 flag = field.replace("_", "-")
                 raise ValueError(f"--{flag} {chosen}: must be one of {', '.join(choices)}")

@@ -11,9 +11,18 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from adjudge_server.content import Role
 from adjudge_server.errors import InputTooLong
 from adjudge_server.images import Picture
 from adjudge_server.templates import Kind, Template
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one side of a conversation said."""
+
+    role: Role
+    text: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,7 +39,10 @@ class Query:
     candidates: tuple[str, ...]
     """What was filled in as prompt, and as candidate or as first and second: in `text` already."""
     group: str
-    """Equal for queries with the same template, head and pictures: their work can be shared."""
+    """Equal for queries with the same template, head and pictures (or the same conversation): their
+    work can be shared."""
+    turns: tuple[Turn, ...] = ()
+    """The prompt turn by turn, for templates that take a conversation."""
 
 
 class Prepared(Protocol):
@@ -54,7 +66,7 @@ class Prepared(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reading:
-    """What the model said to one prepared query."""
+    """What the model said to one prepared query, or what its scalar head gave."""
 
     opening_mass: float
     """Log-probability of the template's opening, nats."""
@@ -63,6 +75,13 @@ class Reading:
     computed_tokens: int
     """Tokens that went through the language model on this query's account; what a group shares is
     on the account of one of its queries."""
+    scalar: float | None = None
+    """What a scalar head gave; such critics say nothing, so there are no answers."""
+
+    @property
+    def numbers(self) -> NDArray[np.float64]:
+        """Everything that was read, but the opening mass."""
+        return self.answer_log_probs if self.scalar is None else np.array([self.scalar])
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +134,9 @@ class Critic(Protocol[P]):
         """Writes the critique, greedily, one token a step; ends with the critic's turn."""
         ...
 
-    def after(self, item: P, text: str) -> P:
-        """The same query, its answers read after the critic has written this text."""
+    def after(self, item: P, written: Sequence[Written], start: int, opening: str) -> P:
+        """The same query, its answers read in a critique, at a character of what was written: after
+        the tokens that end there or before, what of the text remains up to there, and this opening.
+        Raises InputTooLong, and ValueError where no token begins there.
+        """
         ...

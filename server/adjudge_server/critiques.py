@@ -5,17 +5,17 @@ Each token is one task on the model's thread, so that scoring batches run betwee
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-from adjudge_server.critic import Prepared, Reading
+from adjudge_server.critic import Prepared, Reading, Written
 from adjudge_server.errors import AdjudgeError, NotReady, VerdictNotFound, as_failure
 from adjudge_server.judge import Judge, Work
-from adjudge_server.templates import Template
-from adjudge_server.verdict import locate
+from adjudge_server.templates import Template, VerdictPlace
+from adjudge_server.verdict import Located, Locator
 
 logger = logging.getLogger(__name__)
 
@@ -50,28 +50,26 @@ async def critique(
     and Ended last. Close it if you leave it: it holds keys and values on the model's device."""
     steps = judge.critic.critique(item, max_tokens)
     try:
-        text = ""
-        num_tokens = 0
-        read = False
-        while (written := await _on_model(judge, partial(next, steps, None))) is not None:
-            num_tokens += 1
-            text += written.text
-            if written.text:
-                yield written.text
-            start = None if read else locate(template, text, ended=False)
-            if start is not None:
-                read = True
-                yield await _verdict(judge, item, text[:start], deadline)
-        if not read:
-            start = locate(template, text, ended=True)
-            if start is None:
-                yield VerdictNotFound(f"no verdict in {num_tokens} tokens")
+        locator = Locator(template)
+        written: list[Written] = []
+        found = None
+        while (step := await _on_model(judge, partial(next, steps, None))) is not None:
+            written.append(step)
+            if step.text:
+                yield step.text
+            if found is None and (found := locator.feed(step.text)):
+                yield await _verdict(judge, item, written, found, deadline)
+        truncated = len(written) == max_tokens
+        if found is None:
+            ending = _at_the_end(template, locator, len(written), truncated)
+            if isinstance(ending, Located):
+                yield await _verdict(judge, item, written, ending, deadline)
             else:
-                yield await _verdict(judge, item, text[:start], deadline)
+                yield ending
         yield Ended(
-            num_tokens,
-            truncated=num_tokens == max_tokens,
-            work=Work(computed_tokens=item.shared_tokens + num_tokens),
+            len(written),
+            truncated=truncated,
+            work=Work(computed_tokens=item.shared_tokens + len(written)),
         )
     except Exception as error:
         if not isinstance(error, AdjudgeError):
@@ -82,9 +80,25 @@ async def critique(
             judge.batcher.call(steps.close)
 
 
-async def _verdict(judge: Judge[P], item: P, before: str, deadline: float | None) -> Event:
+def _at_the_end(
+    template: Template, locator: Locator, num_tokens: int, truncated: bool
+) -> Located | VerdictNotFound:
+    found = locator.end()
+    if truncated and template.verdict is VerdictPlace.LAST:
+        found = None  # who knows what the critic would have come to
+    if found is not None:
+        return found
+    if truncated:
+        return VerdictNotFound(f"cut off after {num_tokens} tokens, before the verdict")
+    return VerdictNotFound(f"no verdict in {num_tokens} tokens")
+
+
+async def _verdict(
+    judge: Judge[P], item: P, written: Sequence[Written], found: Located, deadline: float | None
+) -> Event:
+    after = partial(judge.critic.after, item, written, found.start, found.opening)
     try:
-        there = await judge.aside(partial(judge.critic.after, item, before))
+        there = await judge.aside(after)
     except ValueError:  # the tokenizer merges what was written with the verdict's first token
         return VerdictNotFound("the verdict does not begin where a token begins")
     readings = await judge.read([there], deadline)

@@ -8,7 +8,7 @@ from adjudge_server import wire
 from adjudge_server.config import Config
 from adjudge_server.critic import CriticCard
 from adjudge_server.judge import Judge
-from adjudge_server.templates import Kind
+from adjudge_server.templates import Kind, Readout
 
 
 def describe(judge: Judge[Any], config: Config) -> pb.Model:
@@ -43,11 +43,13 @@ def _preprocessing(config: Config) -> pb.Preprocessing:
 
 
 def _capabilities(card: CriticCard) -> list["pb.Capability.ValueType"]:
-    kinds = {template.kind for template in card.templates}
+    kinds = {t.kind for t in card.templates if Readout.DIRECT in t.readouts}
     offered = {
         pb.CAPABILITY_SCORE: Kind.POINTWISE in kinds,
         pb.CAPABILITY_COMPARE: Kind.PAIRWISE in kinds,
-        pb.CAPABILITY_CRITIQUE: bool(kinds),
+        pb.CAPABILITY_CRITIQUE: any(
+            Readout.AFTER_CRITIQUE in template.readouts for template in card.templates
+        ),
         pb.CAPABILITY_IMAGES: card.sees_images,
     }
     return [capability for capability, has in offered.items() if has]

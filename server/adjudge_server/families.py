@@ -5,6 +5,12 @@ from typing import Any
 
 Raw = Mapping[str, Any]
 
+FAMILIES = ("llava_onevision", "causal_lm", "sequence_classification")
+_BY_CLASS = {
+    "ForCausalLM": "causal_lm",
+    "ForSequenceClassification": "sequence_classification",
+}
+
 
 def is_original(raw: Raw) -> bool:
     """Whether LLaVA-NeXT's own code wrote it, whose `llava` is not that of transformers."""
@@ -23,4 +29,7 @@ def family_of(raw: Raw) -> str:
             " tiles. A LLaVA-Critic converted to it judges other pictures than it was trained on;"
             " load it as it was published, or converted to llava_onevision"
         )
+    for ending, family in _BY_CLASS.items():
+        if any(str(name).endswith(ending) for name in architectures):
+            return family
     raise ValueError(f"config.json: no family here loads {', '.join(architectures)}")

@@ -8,8 +8,9 @@ _FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")
 
 
 def is_hub_id(model: Path) -> bool:
-    """Whether it is written like an id, and nothing of that name lies here."""
-    return bool(_ID.fullmatch(str(model))) and not model.exists()
+    """Whether it is written like an id, and neither it nor its folder lies here: a mistyped path
+    must not become a request to a network."""
+    return bool(_ID.fullmatch(str(model))) and not model.exists() and not model.parent.exists()
 
 
 def fetch(model_id: str) -> Path:

@@ -1,6 +1,9 @@
 """Builds the critic that a configuration names. Heavy imports happen here, when needed."""
 
 import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -10,15 +13,22 @@ from adjudge_server.critic import Critic
 from adjudge_server.critics.fake import FakeCritic
 from adjudge_server.families import family_of, is_original
 from adjudge_server.hub import fetch, is_hub_id
+from adjudge_server.template_sets import choose_templates, read_own_templates
+from adjudge_server.templates import Template
 
 
 def load_critic(config: Config) -> Critic[Any]:
     """Raises ValueError for a checkpoint that is not there or not sound."""
+    own = read_own_templates(config.templates) if config.templates else ()
     if config.critic == "fake":
-        return FakeCritic(name=config.name or "fake", max_input_tokens=config.max_input_tokens)
+        return FakeCritic(
+            name=config.name or "fake",
+            max_input_tokens=config.max_input_tokens,
+            templates=choose_templates(config.template_set, ["fake"], own),
+        )
     directory = directory_of(config)
     try:
-        return _load(directory, config)
+        return _load(directory, config, own)
     except Exception as error:  # a broken file raises whatever its reader raises
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ValueError(f"--model {config.model or directory}: {kind}{error}") from error
@@ -42,22 +52,41 @@ def layout_of(directory: Path) -> str:
     return "original LLaVA-NeXT" if is_original(raw) else "transformers"
 
 
-def _load(directory: Path, config: Config) -> Critic[Any]:
+def _load(directory: Path, config: Config, own: Sequence[Template]) -> Critic[Any]:
     if not (directory / "config.json").is_file():
         raise ValueError("no config.json there")
     raw = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     family = family_of(raw) if config.critic == "auto" else config.critic
-    from adjudge_server.critics import checkpoint, llava_loading
+    from adjudge_server.critics import checkpoint
 
     checkpoint.set_threads(config.threads)
-    assert family == "llava_onevision"
-    return llava_loading.load(
+    load = partial(
+        _loader(family),
         directory,
-        name=config.name or directory.name,
+        name=config.name or (config.model or directory).name,
         device=checkpoint.pick_device() if config.device == "auto" else config.device,
         dtype=config.dtype,
         max_input_tokens=config.max_input_tokens,
-        several_pictures=config.several_pictures,
-        vision_heads=config.vision_heads,
-        repetition_penalty=config.repetition_penalty,
     )
+    if family == "sequence_classification":
+        if own:
+            raise ValueError("a model with a scalar head is not asked with --templates")
+        return load()
+    templates = choose_templates(config.template_set, _names(directory, raw, config), own)
+    load = partial(load, templates=templates, repetition_penalty=config.repetition_penalty)
+    if family == "causal_lm":
+        return load()
+    return load(several_pictures=config.several_pictures, vision_heads=config.vision_heads)
+
+
+def _loader(family: str) -> Callable[..., Critic[Any]]:
+    name = "llava" if family == "llava_onevision" else family
+    module = import_module(f"adjudge_server.critics.{name}_loading")
+    loader: Callable[..., Critic[Any]] = module.load
+    return loader
+
+
+def _names(directory: Path, raw: dict[str, Any], config: Config) -> list[str]:
+    """What a model goes by, without the folders or the organisation that it lies in."""
+    called = (directory, config.model or "", raw.get("_name_or_path") or "")
+    return [Path(name).name for name in called]

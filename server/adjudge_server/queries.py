@@ -1,13 +1,14 @@
 """From a request's content to queries. Everything malformed ends here, one item at a time."""
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 from adjudge_server.content import Candidate, Pair, Part, Question, Role, WireImage
-from adjudge_server.critic import CriticCard, Query
+from adjudge_server.critic import CriticCard, Query, Turn
 from adjudge_server.errors import (
     AdjudgeError,
     InputTooLong,
@@ -17,7 +18,7 @@ from adjudge_server.errors import (
     UnsupportedContent,
 )
 from adjudge_server.images import Picture
-from adjudge_server.templates import Kind, Template
+from adjudge_server.templates import Kind, RewardKind, Template
 
 MAX_CHARACTERS_PER_TOKEN = 128
 """More than any token of any vocabulary here has. Longer text is refused before anybody copies or
@@ -44,11 +45,14 @@ class Asked:
     text: str
     pictures: tuple[Picture, ...]
     slots: dict[str, str]
+    turns: tuple[Turn, ...] = ()
+    """See `Query`."""
 
     def query(self, candidates: dict[str, str]) -> Query:
         rendered = self.template.render({**self.slots, "prompt": self.text, **candidates})
+        shared = _unambiguous(self.turns) if self.turns else rendered.head
         identity = "\0".join(
-            [self.template.hash, *(picture.digest for picture in self.pictures), rendered.head]
+            [self.template.hash, *(picture.digest for picture in self.pictures), shared]
         )
         return Query(
             template=self.template,
@@ -58,6 +62,7 @@ class Asked:
             prompt=self.text,
             candidates=tuple(candidates.values()),
             group=hashlib.sha256(identity.encode()).hexdigest(),
+            turns=self.turns,
         )
 
 
@@ -66,8 +71,20 @@ def ask(
 ) -> Asked:
     """Checks everything in a request that is not a candidate; its errors fail the whole call."""
     template = _template(question.template, kind, card)
-    text, images = _single_turn(question, template)
+    if not question.prompt:
+        raise InvalidRequest("the prompt is empty", field="prompt")
+    conversation = template.reward is RewardKind.SCALAR
+    if not conversation:
+        _check_single_turn(question, template)
+    images = _images(question)
+    text = "".join(_text(message.parts) for message in question.prompt)
     _check_length(text, "prompt", card)
+    if text and template.slots and "prompt" not in template.slots:
+        raise UnsupportedContent(
+            f"{template.name} has no place for the prompt's text",
+            field="prompt",
+            template=template.name,
+        )
     if images and not card.sees_images:
         raise UnsupportedContent(
             f"{card.name} does not see pictures", field=images[0][0], template=template.name
@@ -79,6 +96,7 @@ def ask(
         text=text,
         pictures=tuple(_located(field, read_picture, image) for field, image in images),
         slots=_optional_slots(question, template),
+        turns=_turns(question, card) if conversation else (),
     )
 
 
@@ -141,24 +159,43 @@ def _template(name: str, kind: Kind, card: CriticCard) -> Template:
     )
 
 
-def _single_turn(question: Question, template: Template) -> tuple[str, list[tuple[str, WireImage]]]:
-    """The text and the pictures (with their fields) of a prompt of exactly one user turn.
-
-    Where a picture stands among the text is not kept: these templates put pictures first.
-    """
-    if not question.prompt:
-        raise InvalidRequest("the prompt is empty", field="prompt")
+def _check_single_turn(question: Question, template: Template) -> None:
     if len(question.prompt) > 1 or question.prompt[0].role is not Role.USER:
         raise UnsupportedContent(
             f"{template.name} takes a prompt of exactly one user turn",
             field="prompt",
             template=template.name,
         )
-    parts = question.prompt[0].parts
-    images = [
-        (f"prompt[0].parts[{i}]", part) for i, part in enumerate(parts) if not isinstance(part, str)
+
+
+def _images(question: Question) -> list[tuple[str, WireImage]]:
+    """The pictures of a prompt, with their fields.
+
+    Where a picture stands among the text is not kept: templates put pictures first.
+    """
+    return [
+        (f"prompt[{i}].parts[{j}]", part)
+        for i, message in enumerate(question.prompt)
+        for j, part in enumerate(message.parts)
+        if not isinstance(part, str)
     ]
-    return _text(parts), images
+
+
+def _turns(question: Question, card: CriticCard) -> tuple[Turn, ...]:
+    """Raises InputTooLong where they are more than their tokens can be."""
+    if len(question.prompt) > card.max_input_tokens:
+        raise InputTooLong(
+            f"{len(question.prompt)} turns cannot be {card.max_input_tokens} tokens",
+            field="prompt",
+            actual=len(question.prompt),
+            maximum=card.max_input_tokens,
+        )
+    return tuple(Turn(message.role, _text(message.parts)) for message in question.prompt)
+
+
+def _unambiguous(turns: Sequence[Turn]) -> str:
+    """Equal for equal conversations only, whatever is in them."""
+    return json.dumps([[turn.role.value, turn.text] for turn in turns])
 
 
 def _optional_slots(question: Question, template: Template) -> dict[str, str]:

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from adjudge_server.critic import Reading
 from adjudge_server.errors import CriticFailure, OffFormat
-from adjudge_server.templates import Template
+from adjudge_server.templates import RewardKind, Template
 
 Floats = NDArray[np.float64]
+NOT_FINITE = "the critic produced a number that is not finite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +19,15 @@ class Reward:
     """A pointwise judgement. Scores and deviation in the template's units."""
 
     reward: float
-    """Expected score: sum(s p(s)) / sum(p(s)) (G-Eval, arXiv 2303.16634)."""
-    mode: float
-    standard_deviation: float
-    valid_mass: float
-    opening_mass: float
+    """Expected score: sum(s p(s)) / sum(p(s)) (G-Eval, arXiv 2303.16634). Or log p(yes) - log p(no)
+    in nats: the log-odds of what VQAScore (arXiv 2404.01291) takes the probability of. Or what a
+    scalar head gave."""
+    mode: float | None
+    """None, like the deviation, where the answers are no scores."""
+    standard_deviation: float | None
+    valid_mass: float | None
+    """None, like the opening mass, where there are no answers."""
+    opening_mass: float | None
     distribution: tuple[float, ...]
     """Probability of each of the template's answers given that one of them is spoken."""
 
@@ -36,6 +41,7 @@ class Comparison:
     first_probability: float
     second_probability: float
     tie_probability: float
+    """0 where the template knows no tie."""
     position_bias: float | None
     """None where only one order was read."""
     valid_mass: float
@@ -49,7 +55,18 @@ def reward(template: Template, reading: Reading) -> Reward:
     Raises CriticFailure for a number that is not finite, OffFormat where the opening or valid mass
     is under the template's floor.
     """
+    if template.reward is RewardKind.SCALAR:
+        return _scalar(reading)
     masses, probabilities = _checked(template, reading)
+    if template.reward is RewardKind.LOG_ODDS:
+        return Reward(
+            reward=_log_odds(reading),
+            mode=None,
+            standard_deviation=None,
+            valid_mass=masses.valid,
+            opening_mass=masses.opening,
+            distribution=tuple(probabilities.tolist()),
+        )
     scores = np.array(template.scores)
     expected = float(scores @ probabilities)
     variance = float((scores - expected) ** 2 @ probabilities)
@@ -72,15 +89,16 @@ def comparison(template: Template, readings: Sequence[Reading], noise_floor: flo
     before anything is decided on them (arXiv 2503.03064). Raises as `reward` does.
     """
     read = [_checked(template, reading) for reading in readings]
-    margins = [_margin(reading) for reading in readings]
+    margins = [_log_odds(reading) for reading in readings]
     if len(readings) == 1:
         ((_, probabilities),) = read
         margin, bias = margins[0], None
     else:
         (_, given), (_, swapped) = read
-        probabilities = (given + swapped[[1, 0, 2]]) / 2
+        probabilities = (given + swapped[[1, 0, *range(2, swapped.size)]]) / 2
         margin, bias = (margins[0] - margins[1]) / 2, (margins[0] + margins[1]) / 2
-    first, second, tie = probabilities.tolist()
+    first, second, *ties = probabilities.tolist()
+    tie = sum(ties)
     return Comparison(
         margin=margin,
         preference=min(first + tie / 2, 1.0),
@@ -104,7 +122,7 @@ def _checked(template: Template, reading: Reading) -> tuple[_Masses, Floats]:
     """The masses, and the answers' probabilities given that one of them is spoken."""
     log_probs = reading.answer_log_probs
     if not (np.isfinite(reading.opening_mass) and np.isfinite(log_probs).all()):
-        raise CriticFailure("the critic produced a number that is not finite")
+        raise CriticFailure(NOT_FINITE)
     valid_log_mass = float(np.logaddexp.reduce(log_probs))
     valid = min(float(np.exp(valid_log_mass)), 1.0)
     opening = min(reading.opening_mass, 0.0)
@@ -119,6 +137,20 @@ def _checked(template: Template, reading: Reading) -> tuple[_Masses, Floats]:
     return _Masses(opening, valid), probabilities / probabilities.sum()
 
 
-def _margin(reading: Reading) -> float:
-    first, second, _ = reading.answer_log_probs.tolist()
+def _scalar(reading: Reading) -> Reward:
+    if reading.scalar is None or not np.isfinite(reading.scalar):
+        raise CriticFailure(NOT_FINITE)
+    return Reward(
+        reward=reading.scalar,
+        mode=None,
+        standard_deviation=None,
+        valid_mass=None,
+        opening_mass=None,
+        distribution=(),
+    )
+
+
+def _log_odds(reading: Reading) -> float:
+    """Of the first answer against the second, nats."""
+    first, second = reading.answer_log_probs[:2].tolist()
     return float(first - second)

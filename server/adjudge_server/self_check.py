@@ -36,7 +36,8 @@ class SelfCheck:
     """What a critic showed of itself at start-up."""
 
     noise_floor: float
-    """Nats; a smaller margin cannot be told from zero."""
+    """Nats; a smaller margin cannot be told from zero. Of a scalar head: in its unit, like the
+    batched difference, and of the difference of two rewards."""
     batched_difference: float
     """Nats: the largest change of an answer's log-probability between being asked alone and being
     asked among others."""
@@ -57,8 +58,7 @@ def check(critic: Critic[P]) -> SelfCheck:
     together = critic.forward(items)
     _check_finite([*alone, *together])
     difference = max(
-        float(np.abs(a.answer_log_probs - b.answer_log_probs).max())
-        for a, b in zip(alone, together, strict=True)
+        float(np.abs(a.numbers - b.numbers).max()) for a, b in zip(alone, together, strict=True)
     )
     return SelfCheck(
         noise_floor=2 * MARGIN_OF_SAFETY * difference,
@@ -88,6 +88,8 @@ def _asked(card: CriticCard, template: Template) -> Asked:
     parts: tuple[Part, ...] = (
         (QUESTION, _drawn_seven()) if card.sees_images else (QUESTION_IN_WORDS,)
     )
+    if "prompt" not in template.slots:
+        parts = ("", *parts[1:])
     filler = {slot: RIGHT for slot in ("reference", "rubric") if slot in template.slots}
     question = Question((Message(Role.USER, parts),), template.name, **filler)
     return ask(question, template.kind, card, Limits(1, 3, 3), _read)
@@ -137,5 +139,5 @@ def _read(image: object) -> Picture:
 
 def _check_finite(readings: Sequence[Reading]) -> None:
     for reading in readings:
-        if not (np.isfinite(reading.opening_mass) and np.isfinite(reading.answer_log_probs).all()):
+        if not (np.isfinite(reading.opening_mass) and np.isfinite(reading.numbers).all()):
             raise ValueError("the critic produced a number that is not finite at warm-up")

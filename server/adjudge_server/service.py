@@ -41,7 +41,7 @@ from adjudge_server.image_store import ImageStore
 from adjudge_server.images import Picture, decode
 from adjudge_server.judge import Judge, Work, work_of
 from adjudge_server.queries import Asked
-from adjudge_server.templates import Kind, Template
+from adjudge_server.templates import Kind, Readout, Template
 
 logger = logging.getLogger(__name__)
 
@@ -167,6 +167,10 @@ class RewardService(pb_grpc.RewardServiceServicer):
         max_tokens = self._critique_tokens(request)
         kind = Kind.PAIRWISE if request.pairs else Kind.POINTWISE
         asked = await self._ask(judge, request, kind, context)
+        if Readout.AFTER_CRITIQUE not in asked.template.readouts:
+            raise UnsupportedOperation(
+                f"{asked.template.name} is not read after a critique", field="template"
+            )
         texts = self._texts(judge, request, asked)
         pairs = wire.read_pairs(request)
         items = await judge.prepare(
@@ -259,11 +263,17 @@ class RewardService(pb_grpc.RewardServiceServicer):
 
 
 def _check_readout(value: "pb.Readout.ValueType", template: Template) -> None:
-    if wire.READOUTS.get(value) not in template.readouts:
+    if wire.READOUTS.get(value) is not Readout.DIRECT:
         raise UnsupportedOperation(
-            f"{template.name} does not offer this readout here; CritiqueCandidates reads after a"
-            " critique",
+            "only CritiqueCandidates reads after a critique",
             field="readout",
+            template=template.name,
+        )
+    if Readout.DIRECT not in template.readouts:
+        raise UnsupportedOperation(
+            f"{template.name} is only read after a critique, by CritiqueCandidates",
+            field="readout",
+            template=template.name,
         )
 
 

@@ -8,6 +8,7 @@ every added token has been removed, and special tokens are put in by id, by us a
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -17,13 +18,19 @@ class TextTokenizer:
 
     def __init__(self, definition: str) -> None:
         whole = json.loads(definition)
-        added = {token["content"]: token["id"] for token in whole["added_tokens"]}
+        tokens = whole["added_tokens"]
+        added = {token["content"]: token["id"] for token in tokens}
         whole["added_tokens"] = []
         whole["post_processor"] = None  # would add a beginning-of-text token of its own accord
         whole["truncation"] = whole["padding"] = None
         self._tokenizer = Tokenizer.from_str(json.dumps(whole))
+        _never_prepend(whole["pre_tokenizer"])
+        self._after_start = Tokenizer.from_str(json.dumps(whole))
         self.added: Mapping[str, int] = added
         """Ids of the added tokens by their text."""
+        self.strips_before = frozenset(t["content"] for t in tokens if t.get("lstrip"))
+        self.strips_after = frozenset(t["content"] for t in tokens if t.get("rstrip"))
+        """Added tokens that swallow the white space before or after them."""
         self.size = max([*added.values(), self._tokenizer.get_vocab_size() - 1]) + 1
         """Real entries: ids from here on are padding rows of the model's head."""
 
@@ -31,9 +38,14 @@ class TextTokenizer:
     def from_file(cls, path: Path) -> "TextTokenizer":
         return cls(path.read_text(encoding="utf-8"))
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of the text as one piece. Never split a text before this: BPE merges across seams."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+    def encode(self, text: str, *, at_start: bool = False) -> list[int]:
+        """Ids of the text as one piece. Never split a text before this: BPE merges across seams.
+
+        `at_start`: whether nothing, not even a special token, comes before it. Some tokenizers put
+        a space in front of a text, but only there.
+        """
+        tokenizer = self._tokenizer if at_start else self._after_start
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def decode(self, token_ids: Sequence[int]) -> str:
@@ -41,3 +53,14 @@ class TextTokenizer:
         plain = [i for i in token_ids if i not in self.added.values()]
         text: str = self._tokenizer.decode(plain, skip_special_tokens=False)
         return text
+
+
+def _never_prepend(step: Any) -> None:
+    """Changes a pre-tokenizer's definition, and those within it, to put no space in front."""
+    if isinstance(step, list):
+        for inner in step:
+            _never_prepend(inner)
+    elif isinstance(step, dict):
+        if step.get("prepend_scheme") == "first":
+            step["prepend_scheme"] = "never"
+        _never_prepend(step.get("pretokenizers"))

@@ -2,26 +2,135 @@
 from the log-probabilities there, never from the words."""
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
-from adjudge_server.templates import Template
+from adjudge_server.critic import Written
+from adjudge_server.templates import Template, VerdictPlace
+
+_LOOKBEHIND = 2
+"""Characters before a verdict that decide whether it is one."""
 
 
-def locate(template: Template, text: str, *, ended: bool) -> int | None:
-    """Where the first verdict in `text` begins (its opening, in characters), or None.
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Where a verdict stands."""
 
-    While the critic may still write (`ended` false), a score counts only once something that is not
-    part of it follows: after "Score: 8" the next token may be "5".
+    start: int
+    """Where its opening begins, in characters of the critique."""
+    opening: str
+    """Which of the template's openings it is."""
+
+
+class Locator:
+    """Finds the verdict while the critic writes, in time linear in what it writes.
+
+    A verdict is one of the template's openings and one of its forms. It is no part of a longer word
+    or number ("Score: 8.5" is no 8) and stands after the template's `after`, if there is one. So it
+    is known only once the next character is, or two if that is a full stop after a digit, or when
+    the critic has ended.
     """
-    match = _grammar(template).search(text)
-    if match is None or (match.end() == len(text) and not ended):
-        return None
-    return match.start()
+
+    def __init__(self, template: Template) -> None:
+        self._grammar = _grammar(template)
+        self._longest = _longest(template)
+        self._place = template.verdict
+        self._awaited = template.after
+        self._text = ""
+        """The end of what was written, long enough to hold a verdict that is not complete."""
+        self._before = 0
+        """Characters written before `_text`."""
+        self._searched = 0
+        """Up to here no further verdict begins, in characters of the critique."""
+        self._found: Located | None = None
+
+    def feed(self, text: str) -> Located | None:
+        """Takes the next piece. Returns the verdict if it is known now; where the last verdict
+        counts, it is not before the end."""
+        self._text += text
+        self._search(ended=False)
+        return self._found if self._place is VerdictPlace.FIRST else None
+
+    def end(self) -> Located | None:
+        """The verdict, now that the critic has ended its turn."""
+        self._search(ended=True)
+        return self._found
+
+    def _search(self, *, ended: bool) -> None:
+        if not self._past_awaited():
+            return
+        while self._found is None or self._place is VerdictPlace.LAST:
+            # The first characters are there to be looked back at, unless they are the critique's.
+            start = max(self._searched - self._before, min(self._before, _LOOKBEHIND))
+            match = self._grammar.search(self._text, start)
+            if match is None or not (ended or self._is_decided(match)):
+                break
+            self._found = Located(self._before + match.start(), match.group(1))
+            self._searched = self._before + match.end()
+        self._forget(self._longest)
+
+    def _past_awaited(self) -> bool:
+        if self._awaited:
+            place = self._text.find(self._awaited)
+            if place < 0:
+                self._forget(len(self._awaited))
+                return False
+            self._searched = self._before + place + len(self._awaited)
+            self._awaited = ""
+        return True
+
+    def _is_decided(self, match: re.Match[str]) -> bool:
+        following = self._text[match.end() : match.end() + 2]
+        may_be_decimals = following == "." and match.group()[-1].isdigit()
+        return bool(following) and not may_be_decimals
+
+    def _forget(self, keep: int) -> None:
+        surplus = max(len(self._text) - keep, 0)
+        self._text = self._text[surplus:]
+        self._before += surplus
+
+
+def locate(template: Template, text: str, *, ended: bool) -> Located | None:
+    """The verdict in a critique as far as it goes."""
+    locator = Locator(template)
+    found = locator.feed(text)
+    return locator.end() if ended else found
+
+
+def boundary(written: Sequence[Written], start: int) -> tuple[int, int]:
+    """How many tokens lie before a place in the text, and how many characters they hold.
+
+    The last end of a token at or before the place; never within a character whose bytes are spread
+    over several tokens.
+    """
+    tokens = characters = total = 0
+    for count, step in enumerate(written, 1):
+        total += len(step.text)
+        if total > start:
+            break
+        if step.text:
+            tokens, characters = count, total
+    return tokens, characters
 
 
 @lru_cache(maxsize=64)
 def _grammar(template: Template) -> re.Pattern[str]:
-    forms = {form for answer in template.answers for form in answer.forms}
-    longest_first = sorted(forms, key=lambda form: (-len(form), form))
-    alternatives = "|".join(map(re.escape, longest_first))
-    return re.compile(f"{re.escape(template.opening)}(?:{alternatives})(?![0-9A-Za-z])")
+    forms = _alternatives({form for answer in template.answers for form in answer.forms})
+    openings = _alternatives(set(template.openings))
+    return re.compile(
+        r"(?:(?![0-9A-Za-z])|(?<![0-9A-Za-z])(?<![0-9]\.))"
+        rf"({openings})(?:{forms})"
+        r"(?![0-9A-Za-z])(?!(?<=[0-9])\.[0-9])"
+    )
+
+
+def _alternatives(texts: set[str]) -> str:
+    longest_first = sorted(texts, key=lambda text: (-len(text), text))
+    return "|".join(map(re.escape, longest_first))
+
+
+def _longest(template: Template) -> int:
+    """Characters that decide whether a verdict begins at a place, two after it among them."""
+    forms = (form for answer in template.answers for form in answer.forms)
+    return _LOOKBEHIND + max(map(len, template.openings)) + max(map(len, forms), default=0) + 2

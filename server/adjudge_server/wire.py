@@ -20,7 +20,7 @@ from adjudge_server.content import (
 )
 from adjudge_server.errors import AdjudgeError, InvalidRequest
 from adjudge_server.readout import Comparison, Reward
-from adjudge_server.templates import Kind, Readout, Template
+from adjudge_server.templates import Kind, Readout, RewardKind, Template, VerdictPlace
 
 ERROR_DOMAIN = "adjudge"
 MAX_MESSAGE_CHARACTERS = 500
@@ -47,6 +47,15 @@ READOUTS = {
 _READOUTS_ON_THE_WIRE = {
     Readout.DIRECT: pb.READOUT_DIRECT,
     Readout.AFTER_CRITIQUE: pb.READOUT_AFTER_CRITIQUE,
+}
+_REWARD_KINDS = {
+    RewardKind.EXPECTED: pb.REWARD_KIND_EXPECTED_SCORE,
+    RewardKind.LOG_ODDS: pb.REWARD_KIND_LOG_ODDS,
+    RewardKind.SCALAR: pb.REWARD_KIND_SCALAR,
+}
+_VERDICT_PLACES = {
+    VerdictPlace.FIRST: pb.VERDICT_PLACE_FIRST,
+    VerdictPlace.LAST: pb.VERDICT_PLACE_LAST,
 }
 
 
@@ -161,6 +170,13 @@ def write_template(template: Template) -> pb.Template:
         accepts_reference="reference" in template.slots,
         accepts_rubric="rubric" in template.slots,
         readouts=[_READOUTS_ON_THE_WIRE[readout] for readout in template.readouts],
+        text=template.text,
+        accepts_prompt_text="prompt" in template.slots,
+        reward_kind=_REWARD_KINDS[template.reward] if template.kind is Kind.POINTWISE else None,
+        opening=template.opening,
+        other_openings=template.other_openings,
+        verdict_after=template.after,
+        verdict_place=_VERDICT_PLACES[template.verdict],
     )
 
 

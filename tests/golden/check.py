@@ -29,7 +29,8 @@ from adjudge_server.critics.anyres import Geometry, best_grid, layout
 from adjudge_server.critics.llava_onevision import LlavaOnevisionCritic
 from adjudge_server.critics.preparing import IMAGE_SLOT, PreparedPrompt
 from adjudge_server.images import Picture, decode
-from adjudge_server.templates import Kind, builtin_templates
+from adjudge_server.template_sets import templates_of
+from adjudge_server.templates import Kind
 
 TOLERANCE = 2e-5
 """Of logits, whose standard deviation is about 2.8."""
@@ -154,7 +155,7 @@ class Golden:
                 device="cpu",
                 dtype="float32",
                 max_input_tokens=10**6,
-                templates=builtin_templates(),
+                templates=templates_of("embedded"),
                 several_pictures="pad" if aspect_ratio == "pad" else "anyres",
                 vision_heads=self._vision_heads,
                 repetition_penalty=penalty,

@@ -6,8 +6,20 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import (
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
     Qwen2Config,
@@ -15,7 +27,7 @@ from transformers import (
 )
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
-from adjudge_server.templates import builtin_templates
+from adjudge_server.template_sets import templates_of
 
 # Qwen2's: each digit stands alone, and so does the space before one.
 PATTERN = (
@@ -43,8 +55,9 @@ def tiny_tokenizer() -> str:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    verdicts = [form for t in builtin_templates() for a in t.answers for form in a.forms]
-    tokenizer.train_from_iterator([t.text for t in builtin_templates()] + verdicts, trainer)
+    templates = templates_of("embedded")
+    verdicts = [form for t in templates for a in t.answers for form in a.forms]
+    tokenizer.train_from_iterator([t.text for t in templates] + verdicts, trainer)
     return str(tokenizer.to_str())
 
 
@@ -97,4 +110,115 @@ def write_checkpoint(directory: Path, tokenizer: str, *, grids: list[list[int]])
             parameter.mul_(4)  # as initialised, everything is nearly uniform: nothing to get wrong
     model.save_pretrained(directory)
     (directory / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+    return directory
+
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content']"
+    " + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+LLAMA_3 = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'"
+    " + message['content'] | trim + '<|eot_id|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}"
+    "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+INST = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate user/assistant') }}{% endif %}"
+    "{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'].strip() + ' [/INST]' }}"
+    "{% else %}{{ ' ' + message['content'] + eos_token }}{% endif %}{% endfor %}"
+)
+"""Of Llama 2 and the first Mistrals: brackets that are text, and turns that must alternate."""
+
+
+@cache
+def metaspace_tokenizer(scheme: str = "first") -> str:
+    """tokenizer.json in the manner of Llama 2, which puts a space in front of the text: of its
+    beginning only ("first"), or of every piece between added tokens ("normalizer", the older way).
+    Adds a beginning-of-text token of its own accord."""
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    words = pre_tokenizers.Metaspace(prepend_scheme="first", split=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.Digits(True)])
+    if scheme == "normalizer":
+        tokenizer.normalizer = normalizers.Sequence(
+            [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+        )
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=700,
+        special_tokens=["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))],
+        show_progress=False,
+        max_token_length=12,
+    )
+    texts = [template.text for template in templates_of("embedded")]
+    tokenizer.train_from_iterator([*texts, *map(str, range(101))], trainer)
+    whole = json.loads(tokenizer.to_str())
+    if scheme == "normalizer":
+        whole["pre_tokenizer"] = None  # it has kept merges within words while they were learnt
+    # The trainer makes added tokens of the bytes; they are ordinary ones.
+    whole["added_tokens"] = [t for t in whole["added_tokens"] if not t["content"].startswith("<0x")]
+    tokenizer = Tokenizer.from_str(json.dumps(whole))
+    tokenizer.add_special_tokens(["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"])
+    begin = ("<s>", tokenizer.token_to_id("<s>"))
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[begin])
+    return str(tokenizer.to_str())
+
+
+BODIES: dict[str, dict[str, object]] = {
+    "llama": {},
+    "smollm": {"tie_word_embeddings": True},
+    "qwen2": {},
+    "qwen3": {"head_dim": 8},
+    "mistral": {"sliding_window": None},
+}
+
+
+def write_text_model(
+    directory: Path,
+    body: str = "llama",
+    *,
+    tokenizer: str | None = None,
+    chat_template: str = CHATML,
+    scalar: bool = False,
+    **changes: object,
+) -> Path:
+    """A random text-only model with a vocabulary head or a scalar one."""
+    definition = tiny_tokenizer() if tokenizer is None else tokenizer
+    whole = Tokenizer.from_str(definition)
+    known = [t for t in ("<s>", "</s>", "<|im_end|>", "<|endoftext|>") if whole.token_to_id(t)]
+    ends = [t for t in known if t in ("</s>", "<|im_end|>")]
+    model_type = {"smollm": "llama"}.get(body, body)
+    torch.manual_seed(0)
+    settings: dict[str, object] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": whole.get_vocab_size(with_added_tokens=True) + 24,
+        "max_position_embeddings": 4096,
+        "bos_token_id": None,
+        "eos_token_id": whole.token_to_id(ends[0]),
+        "pad_token_id": whole.token_to_id("<|endoftext|>"),
+    }
+    config = AutoConfig.for_model(model_type, **(settings | BODIES[body] | changes))
+    if scalar:
+        config.num_labels = 1
+        model = AutoModelForSequenceClassification.from_config(config)
+    else:
+        model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4)
+    model.save_pretrained(directory)
+    (directory / "tokenizer.json").write_text(definition, encoding="utf-8")
+    tokens = {"bos_token": "<s>"} if "<s>" in known else {}
+    described = {"chat_template": chat_template, "eos_token": ends[0], **tokens}
+    (directory / "tokenizer_config.json").write_text(json.dumps(described))
     return directory

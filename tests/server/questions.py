@@ -4,7 +4,7 @@ from adjudge_server.content import EncodedImage, Message, Question, RawImage, Ro
 from adjudge_server.critic import CriticCard, Query
 from adjudge_server.images import decode
 from adjudge_server.queries import Asked, Limits, ask
-from adjudge_server.templates import Kind
+from adjudge_server.templates import Kind, Template
 
 LIMITS = Limits(max_images=8, max_candidates=256, max_pairs=1024)
 Image = EncodedImage | RawImage
@@ -21,3 +21,13 @@ def score_query(card: CriticCard, prompt: str, candidate: str, *images: Image) -
 
 def pair_query(card: CriticCard, prompt: str, first: str, second: str, *images: Image) -> Query:
     return asked(card, Kind.PAIRWISE, prompt, *images).query({"first": first, "second": second})
+
+
+def query_of(card: CriticCard, template: Template, candidates: tuple[str, str]) -> Query:
+    """A question in words with whatever the template has a place for."""
+    extras = {slot: "A seven." for slot in ("reference", "rubric") if slot in template.slots}
+    text = "What is this?" if "prompt" in template.slots else ""
+    question = Question((Message(Role.USER, (text,)),), template.name, **extras)
+    slots = ("candidate",) if template.kind is Kind.POINTWISE else ("first", "second")
+    asked = ask(question, template.kind, card, LIMITS, lambda image: decode(image, max_pixels=1))
+    return asked.query(dict(zip(slots, candidates, strict=False)))

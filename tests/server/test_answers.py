@@ -1,5 +1,6 @@
 """The answer tree against its definition: one continuation at a time, each in a pass of its own."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,12 +10,15 @@ import torch
 
 from adjudge_server.answers import answer_tree
 from adjudge_server.content import EncodedImage
-from adjudge_server.critic import Query
+from adjudge_server.critic import Query, Written
 from adjudge_server.critics import llava_loading
 from adjudge_server.critics.llava_onevision import LlavaOnevisionCritic
-from adjudge_server.critics.preparing import PreparedPrompt
-from adjudge_server.templates import Template, builtin_templates, parse_templates
+from adjudge_server.critics.preparing import CONTEXT, PreparedPrompt
+from adjudge_server.template_files import parse
+from adjudge_server.template_sets import set_names, templates_of
+from adjudge_server.templates import Template
 from adjudge_server.tokenization import TextTokenizer
+from adjudge_server.verdict import Located, locate
 from tests.conftest import SEVEN
 from tests.server import checkpoints, questions
 
@@ -24,6 +28,9 @@ TOKENIZERS = {
     "qwen": checkpoints.qwen_tokenizer,
 }
 TOLERANCES = {"float64": 1e-9, "float32": 5e-5}
+EVERY = [template for name in set_names() for template in templates_of(name)]
+SCORES = ("0", "1", "2", "8", "10", "11", "85", "100")
+"""Labels that stand for all scores: those that longer ones extend, and some that none does."""
 
 
 @pytest.fixture(scope="module", params=TOKENIZERS)
@@ -39,8 +46,17 @@ def dtype(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def critic(directory: Path, dtype: str) -> LlavaOnevisionCritic:
+    return load(directory, dtype)
+
+
+def load(directory: Path, dtype: str) -> LlavaOnevisionCritic:
     return llava_loading.load(
-        directory, name="tiny", device="cpu", dtype=dtype, max_input_tokens=4096
+        directory,
+        name="tiny",
+        device="cpu",
+        dtype=dtype,
+        max_input_tokens=4096,
+        templates=EVERY,
     )
 
 
@@ -51,8 +67,10 @@ class Naive:
     pass of its own: no cache, no mask, no packing, no tree.
     """
 
-    def __init__(self, critic: LlavaOnevisionCritic, item: PreparedPrompt) -> None:
+    def __init__(self, critic: LlavaOnevisionCritic, item: PreparedPrompt, said: str = "") -> None:
+        """`said`: what of the critic's turn is in the item already."""
         self._critic = critic
+        self._said = said
         self._item = item
         self._tokenizer = critic._head._tokenizer
         with torch.inference_mode():
@@ -60,7 +78,8 @@ class Naive:
 
     def continuation(self, text: str, *, after: str) -> list[int]:
         encode = self._tokenizer.encode
-        return encode(TURN + after + text)[len(encode(TURN + after)) :]
+        after = TURN + self._said + after
+        return encode(after + text)[len(encode(after)) :]
 
     @torch.inference_mode()
     def log_prob(self, before: list[int], tokens: list[int]) -> float:
@@ -74,13 +93,15 @@ class Naive:
         log_probs = torch.log_softmax(logits.double(), dim=-1)
         return sum(float(log_probs[i, token]) for i, token in enumerate(tokens))
 
-    def answers(self, template: Template) -> list[float]:
+    def answers(self, template: Template, *, only: Sequence[str] | None = None) -> dict[int, float]:
+        """Log-probability by index, of the answers with these labels."""
         opening = self.continuation(template.opening, after="")
         forms = [form for answer in template.answers for form in answer.forms]
-        return [
-            float(np.logaddexp.reduce([self.form(template, opening, f, forms) for f in a.forms]))
-            for a in template.answers
-        ]
+        return {
+            i: float(np.logaddexp.reduce([self.form(template, opening, f, forms) for f in a.forms]))
+            for i, a in enumerate(template.answers)
+            if only is None or a.label in only
+        }
 
     def form(self, template: Template, opening: list[int], form: str, forms: list[str]) -> float:
         tokens = self.continuation(form, after=template.opening)
@@ -119,15 +140,147 @@ def test_the_tree_equals_one_continuation_at_a_time(
         (reading,) = critic.forward([item])
         naive = Naive(critic, item)
         opening = naive.continuation(query.template.opening, after="")
-        difference = np.abs(reading.answer_log_probs - naive.answers(query.template)).max()
+        expected = list(naive.answers(query.template).values())
+        difference = np.abs(reading.answer_log_probs - expected).max()
         assert difference <= TOLERANCES[dtype]
         assert abs(reading.opening_mass - naive.log_prob([], opening)) <= TOLERANCES[dtype]
         assert len(np.unique(reading.answer_log_probs)) == len(query.template.answers)
 
 
+@pytest.mark.parametrize("template", EVERY, ids=lambda t: t.name)
+def test_the_tree_of_every_template_equals_one_continuation_at_a_time(
+    critic: LlavaOnevisionCritic, dtype: str, template: Template
+) -> None:
+    query = questions.query_of(critic.card, template, ("7", "A cross, I think."))
+    (item,) = critic.prepare([query])
+    assert isinstance(item, PreparedPrompt)
+    assert_equal_to_naive(critic, item, template, Naive(critic, item), TOLERANCES[dtype])
+
+
+def assert_equal_to_naive(
+    critic: LlavaOnevisionCritic,
+    item: PreparedPrompt,
+    template: Template,
+    naive: Naive,
+    tolerance: float,
+) -> None:
+    (reading,) = critic.forward([item])
+    expected = naive.answers(template, only=SCORES if template.scores else None)
+    assert expected
+    for index, value in expected.items():
+        assert abs(reading.answer_log_probs[index] - value) <= tolerance
+    opening = naive.continuation(template.opening, after="")
+    assert abs(reading.opening_mass - naive.log_prob([], opening)) <= tolerance
+
+
+# After a critique ---------------------------------------------------------------------------------
+
+SAID = ("", "I think so. ", "It looks like 語 to me.\n", "**")
+"""The second ends in a space that belongs to the first word of a verdict, and to its token."""
+
+
+@pytest.fixture(scope="module")
+def exact(directory: Path) -> LlavaOnevisionCritic:
+    return load(directory, "float64")
+
+
+def spelled(critic: LlavaOnevisionCritic, text: str) -> list[Written]:
+    """A text as the critic would write it: its tokens, characters shown once they are complete."""
+    encode = critic._head._tokenizer.encode
+    tokens = encode(TURN + text)[len(encode(TURN)) :]
+    written: list[Written] = []
+    shown = ""
+    for count, token in enumerate(tokens, 1):
+        so_far = critic._head._tokenizer.decode(tokens[:count])
+        complete = shown if so_far.endswith("\ufffd") else so_far
+        written.append(Written(token, complete[len(shown) :]))
+        shown = complete
+    assert shown == text
+    return written
+
+
+def example(template: Template) -> str:
+    return f"{template.opening}{template.answers[1].forms[0]}"
+
+
+def led(template: Template, lead: str) -> Template:
+    """The template as if its verdicts began with `lead`."""
+    if template.opening:
+        return replace(template, opening=lead + template.opening)
+    answers = [replace(a, forms=tuple(lead + form for form in a.forms)) for a in template.answers]
+    return replace(template, answers=tuple(answers))
+
+
+@pytest.mark.parametrize("said", SAID)
+@pytest.mark.parametrize("template", EVERY, ids=lambda t: t.name)
+def test_a_verdict_is_read_after_the_critics_own_tokens(
+    exact: LlavaOnevisionCritic, template: Template, said: str
+) -> None:
+    query = questions.query_of(exact.card, template, ("7", "A cross, I think."))
+    (item,) = exact.prepare([query])
+    assert isinstance(item, PreparedPrompt)
+    said = template.after + said
+    verdict = template.opening + template.answers[1].forms[0]
+    written = spelled(exact, f"{said}{verdict}, because.")
+    found = locate(template, "".join(step.text for step in written), ended=True)
+    assert found == Located(len(said), template.opening)
+
+    there = exact.after(item, written, found.start, found.opening)
+    own = written[: len(there.token_ids) - len(item.token_ids)]
+    before = "".join(step.text for step in own)
+    assert there.token_ids == item.token_ids + tuple(step.token for step in own)
+    assert len(said) - 1 <= len(before) and said.startswith(before)
+    (reading,) = exact.forward([there])
+    naive = Naive(exact, there, before)
+    spoken = led(template, said[len(before) :])
+    for index, value in naive.answers(
+        spoken, only=SCORES[1:3] if template.scores else None
+    ).items():
+        assert abs(reading.answer_log_probs[index] - value) <= TOLERANCES["float64"]
+    opening = naive.continuation(spoken.opening, after="")
+    assert abs(reading.opening_mass - naive.log_prob([], opening)) <= TOLERANCES["float64"]
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+@pytest.mark.parametrize(
+    "text", ["It is so. ", "語" * 3, "1 0 ", "\n\n", "a" * 7, "*** ", "</think>"]
+)
+def test_the_end_of_a_long_critique_is_context_enough(tokenizer: str, text: str) -> None:
+    encode = TextTokenizer(TOKENIZERS[tokenizer]()).encode
+    whole = f"{TURN}{text * (2 * CONTEXT // len(text))}\n"
+    for template in EVERY[::4]:
+        long, short = (answer_tree(template, encode, t, 0) for t in (whole, whole[-CONTEXT:]))
+        assert long == short
+
+
+def test_the_tokens_that_the_critic_chose_are_kept_even_where_its_text_has_others(
+    exact: LlavaOnevisionCritic,
+) -> None:
+    query = questions.query_of(exact.card, EVERY[0], ("7", "A cross."))
+    (item,) = exact.prepare([query])
+    assert isinstance(item, PreparedPrompt)
+    encode = exact._head._tokenizer.encode
+    letters = [Written(encode(letter)[0], letter) for letter in "think"]
+    assert len(encode("think")) < len(letters)
+    there = exact.after(item, [*letters, Written(encode("\n")[0], "\n")], 6, "Score: ")
+    assert there.token_ids[len(item.token_ids) :][:5] == tuple(step.token for step in letters)
+
+
+def test_a_verdict_that_begins_where_no_token_begins_is_not_read(
+    exact: LlavaOnevisionCritic,
+) -> None:
+    query = questions.query_of(exact.card, EVERY[1], ("7", "A cross."))
+    (item,) = exact.prepare([query])
+    assert isinstance(item, PreparedPrompt)
+    encode = exact._head._tokenizer.encode
+    apart = [Written(encode(text)[0], text) for text in ("think", " ")]
+    with pytest.raises(ValueError, match="merges"):
+        exact.after(item, apart, 6, "")
+
+
 def test_all_101_scores_cost_ten_positions_where_each_digit_is_a_token() -> None:
     tokenizer = TextTokenizer(checkpoints.qwen_tokenizer())
-    template = next(t for t in builtin_templates() if t.name == "embedded/pointwise")
+    template = templates_of("embedded")[0]
     tree = answer_tree(template, tokenizer.encode, TURN, tokenizer.added["<|im_end|>"])
     opening = tokenizer.encode(TURN + template.opening)[len(tokenizer.encode(TURN)) :]
     digits = {tokenizer.encode(str(d))[0] for d in range(1, 10)}
@@ -151,7 +304,7 @@ def template(**changes: object) -> Template:
     lines = [f"{k} = {v!r}" for k, v in fields.items() if k != "verdicts"]
     verdicts = [f"{k} = {v!r}" for k, v in fields["verdicts"].items()]  # type: ignore[attr-defined]
     source = "\n".join(["[[template]]", *lines, "[template.verdicts]", *verdicts])
-    (parsed,) = parse_templates(source)
+    (parsed,) = parse(source).templates
     return parsed
 
 

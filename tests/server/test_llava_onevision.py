@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlavaOnevisionForConditionalGeneration
 
 from adjudge_server.content import RawImage
-from adjudge_server.critic import Query
+from adjudge_server.critic import Query, Written
 from adjudge_server.critics import llava_loading
 from adjudge_server.critics.decoder import _rows
 from adjudge_server.critics.llava_onevision import LlavaOnevisionCritic
@@ -169,7 +169,7 @@ def test_one_long_candidate_does_not_make_the_others_long(tiny: LlavaOnevisionCr
 def test_nothing_is_read_beyond_the_context(tiny: LlavaOnevisionCritic) -> None:
     (item,) = prepared(tiny, questions.score_query(tiny.card, "Q", "A", noise(56, 56)))
     with pytest.raises(InputTooLong):
-        tiny.after(item, "word " * 5000)
+        tiny.after(item, [Written(5, "a")] * 5000, 5000, "Score: ")
 
 
 @pytest.mark.parametrize("lengths", [(1,), (3, 1, 7), (2, 2)])

@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from adjudge_server.critic import Reading
 from adjudge_server.errors import CriticFailure, OffFormat
 from adjudge_server.readout import comparison, reward
-from adjudge_server.templates import Template, builtin_templates
+from adjudge_server.template_sets import templates_of
+from adjudge_server.templates import Kind, Template
 
-POINTWISE, PAIRWISE = builtin_templates()
+POINTWISE, PAIRWISE = templates_of("embedded")
+(YES_NO,) = [t for t in templates_of("llava-critic") if t.name == "llava-critic/yes-no"]
+(WITHOUT_TIE,) = [t for t in templates_of("r1-reward") if t.kind is Kind.PAIRWISE]
 SCORES = np.array(POINTWISE.scores)
 Floats = NDArray[np.float64]
 quick = settings(deadline=None, max_examples=50)
@@ -84,6 +87,23 @@ def test_masses_rounded_past_certainty_are_reported_as_certainty() -> None:
     assert (found.valid_mass, found.opening_mass) == (1, 0)
 
 
+@quick
+@given(probabilities=distributions(2))
+def test_log_odds_are_nats_without_the_statistics_of_scores(probabilities: Floats) -> None:
+    found = reward(YES_NO, read(probabilities))
+    yes, no = probabilities
+    assert found.reward == pytest.approx(np.log(yes / no), abs=1e-9)
+    assert (found.mode, found.standard_deviation) == (None, None)
+    assert found.distribution == pytest.approx(probabilities / probabilities.sum(), abs=1e-12)
+    assert found.valid_mass == pytest.approx(yes + no, abs=1e-12)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_log_odds_that_are_not_finite_are_the_critics_failure(value: float) -> None:
+    with pytest.raises(CriticFailure):
+        reward(YES_NO, Reading(0.0, np.array([-0.1, value]), 1))
+
+
 # Comparisons --------------------------------------------------------------------------------------
 
 
@@ -144,6 +164,19 @@ def test_a_critic_that_only_looks_at_the_position_prefers_nobody(probabilities: 
     found = comparison(PAIRWISE, [read(probabilities), read(probabilities)], 0.0)
     assert found.margin == 0
     assert found.preference == pytest.approx(0.5, abs=1e-12)
+
+
+@quick
+@given(there=distributions(2), back=distributions(2))
+def test_where_there_are_no_ties_the_preference_is_the_probability_of_the_first(
+    there: Floats, back: Floats
+) -> None:
+    found = comparison(WITHOUT_TIE, [read(there), read(back)], 0.0)
+    first = (there[0] / there.sum() + back[1] / back.sum()) / 2
+    assert found.tie_probability == 0
+    assert found.preference == found.first_probability == pytest.approx(first, abs=1e-12)
+    assert found.first_probability + found.second_probability == pytest.approx(1, abs=1e-12)
+    assert found.margin == -comparison(WITHOUT_TIE, [read(back), read(there)], 0.0).margin
 
 
 def test_ties_move_the_preference_and_not_the_margin() -> None:

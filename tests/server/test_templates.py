@@ -1,5 +1,6 @@
 """Templates: the published prompts to the byte, slots, hashes, and tables that make no sense."""
 
+import hashlib
 from dataclasses import replace
 from typing import Any
 
@@ -7,13 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adjudge_server.template_files import parse
+from adjudge_server.template_sets import set_names, templates_of
 from adjudge_server.templates import (
     Answer,
     Kind,
     Readout,
+    RewardKind,
     Template,
-    builtin_templates,
-    parse_templates,
+    VerdictPlace,
 )
 
 # What LLaVA-Critic was trained with and publishes; written down here a second time on purpose.
@@ -43,23 +46,79 @@ CROSS = (
 )
 
 
+def every_template() -> list[Template]:
+    return [template for name in set_names() for template in templates_of(name)]
+
+
 def builtin(name: str) -> Template:
-    (found,) = [template for template in builtin_templates() if template.name == name]
+    (found,) = [template for template in every_template() if template.name == name]
     return found
 
 
-def test_the_pointwise_prompt_is_the_published_one_byte_for_byte() -> None:
-    rendered = builtin("embedded/pointwise").render({"prompt": QUESTION, "candidate": SEVEN})
-    assert rendered.text == POINTWISE
-
-
-def test_the_pairwise_prompt_is_the_published_one_byte_for_byte() -> None:
+@pytest.mark.parametrize("critic", ["embedded", "llava-critic"])
+def test_the_prompts_are_the_published_ones_byte_for_byte(critic: str) -> None:
+    pointwise = builtin(f"{critic}/pointwise").render({"prompt": QUESTION, "candidate": SEVEN})
+    assert pointwise.text == POINTWISE
     values = {"prompt": QUESTION, "first": CROSS, "second": SEVEN}
-    assert builtin("embedded/pairwise").render(values).text == PAIRWISE
+    assert builtin(f"{critic}/pairwise").render(values).text == PAIRWISE
+
+
+def test_the_prompt_of_the_model_card_differs_by_one_word_and_the_last_space() -> None:
+    values = {"prompt": QUESTION, "candidate": SEVEN}
+    published = POINTWISE.replace("of the answer provided", "of answer answers provided") + " "
+    assert builtin("llava-critic/pointwise-card").render(values).text == published
+
+
+# Of the texts, slots and all, as they were read in the sources that the TOML files name.
+TEXTS = {
+    "llava-critic/pointwise-card": "53e3ee4f32d75d6f8112534880621f9a",
+    "llava-critic/pointwise-reference": "afe7fdc0a52ccf4c09ca877e0d23de0e",
+    "llava-critic/caption": "db5c7c823d1db0d30cc6715b3a2172c2",
+    "llava-critic/relative-reference": "60356f3b22b27a650f033f591c04876d",
+    "llava-critic/relative": "0c09a4fd884d7006f207b536be04a902",
+    "llava-critic/yes-no": "959f264296778509418814c69ab132cd",
+    "llava-critic-r1/pairwise": "13e1ab33bcbca1b4c7137577d156739b",
+    "r1-reward/pairwise": "412d707fb5fc79d9f1e2832598e31d69",
+    "unified-reward/pointwise": "845e178c252d176db0ac851e87bd649e",
+    "unified-reward/pairwise": "fd1f49c369a8e4bb745c1d04d834da39",
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_the_text_is_still_the_one_of_its_source(name: str) -> None:
+    assert hashlib.sha256(builtin(name).text.encode()).hexdigest()[:32] == TEXTS[name]
+
+
+def test_there_is_no_text_that_these_tests_forget() -> None:
+    seed = {f"{c}/{k}" for c in ("embedded", "llava-critic") for k in ("pointwise", "pairwise")}
+    assert {t.name for t in every_template()} == seed | set(TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("llava-critic/caption", 'the rate number at last after "Final Score:".'),
+        ("llava-critic/relative-reference", "does not affect your judgment.\n\n"),
+        ("llava-critic/relative", "[End of Assistant 2]\n\n[System]\n"),
+        ("llava-critic/yes-no", '"? Please answer yes or no.'),
+        ("llava-critic-r1/pairwise", "of the task.You FIRST think about the reasoning process"),
+        ("r1-reward/pairwise", "</think><answer>1/2</answer>"),
+        ("unified-reward/pointwise", "]\nResponse: [{candidate}]\n"),
+        (
+            "unified-reward/pairwise",
+            "'Answer 2 is better.'\n\nQuestion: {prompt}\nAnswer 1: {first}",
+        ),
+    ],
+)
+def test_the_seams_of_the_sources_are_kept(name: str, end: str) -> None:
+    assert end in builtin(name).text
+    assert not builtin("llava-critic/caption").text.endswith("\n")
+    assert "background. \n" in builtin("llava-critic/caption").text
+    assert builtin("llava-critic-r1/pairwise").text.startswith(" You are")
 
 
 def test_builtin_templates_have_names_and_hashes_of_their_own() -> None:
-    templates = builtin_templates()
+    templates = every_template()
     assert len({template.name for template in templates}) == len(templates)
     assert len({template.hash for template in templates}) == len(templates)
 
@@ -75,6 +134,20 @@ def test_pairwise_answers_are_first_second_and_tie_in_that_order_and_worth_nothi
     template = builtin("embedded/pairwise")
     assert [answer.label for answer in template.answers] == ["first", "second", "tie"]
     assert template.scores == ()
+
+
+def test_two_relative_scores_say_who_is_better() -> None:
+    first, second, tie = builtin("llava-critic/relative").answers
+    assert len(first.forms) == len(second.forms) == 45 and len(tie.forms) == 10
+    assert all(int(a) > int(b) for a, b in map(str.split, first.forms))
+    assert all(int(a) < int(b) for a, b in map(str.split, second.forms))
+    assert "1 10" in second.forms and "10 10" in tie.forms
+
+
+@pytest.mark.parametrize("template", every_template(), ids=lambda t: t.name)
+def test_who_thinks_first_is_read_after_it_and_all_others_either_way(template: Template) -> None:
+    either = {Readout.DIRECT, Readout.AFTER_CRITIQUE}
+    assert set(template.readouts) == ({Readout.AFTER_CRITIQUE} if template.after else either)
 
 
 # Rendering ----------------------------------------------------------------------------------------
@@ -129,7 +202,11 @@ CHANGES: dict[str, Any] = {
     "terminators": (".",),
     "min_opening_mass": -5.0,
     "min_valid_mass": 0.4,
-    "readouts": (Readout.DIRECT, Readout.AFTER_CRITIQUE),
+    "readouts": (Readout.DIRECT,),
+    "other_openings": ("Rating: ",),
+    "after": "</think>",
+    "verdict": VerdictPlace.LAST,
+    "reward": RewardKind.LOG_ODDS,
 }
 
 
@@ -181,7 +258,10 @@ kind = "pairwise"
 text = "[{prompt}] [{first}] [{second}]"
 opening = ""
 terminators = []
-readouts = ["direct", "after-critique"]
+readouts = ["after-critique"]
+other_openings = ["Better: "]
+after = "</think>"
+verdict = "last"
 min_valid_mass = 0.25
 
 [template.verdicts]
@@ -192,7 +272,9 @@ tie = ["C"]
 
 
 def test_a_sound_table_is_read_as_it_stands() -> None:
-    pointwise, pairwise = parse_templates(SOUND + SOUND_PAIR)
+    file = parse('models = ["*mine*"]' + SOUND + SOUND_PAIR)
+    assert file.models == ("*mine*",)
+    pointwise, pairwise = file.templates
     assert (pointwise.name, pointwise.version, pointwise.kind) == (
         "my/pointwise",
         1,
@@ -200,19 +282,23 @@ def test_a_sound_table_is_read_as_it_stands() -> None:
     )
     assert pointwise.slots == {"prompt", "rubric", "candidate"}
     assert pointwise.scores == (1, 2, 3, 4, 5)
-    assert pointwise.readouts == (Readout.DIRECT,)
+    assert pointwise.readouts == (Readout.DIRECT, Readout.AFTER_CRITIQUE)
+    assert (pointwise.openings, pointwise.after) == (("Score: ",), "")
+    assert (pointwise.verdict, pointwise.reward) == (VerdictPlace.FIRST, RewardKind.EXPECTED)
     assert pairwise.answers == (
         Answer("first", ("A", "[A]")),
         Answer("second", ("B",)),
         Answer("tie", ("C",)),
     )
-    assert pairwise.readouts == (Readout.DIRECT, Readout.AFTER_CRITIQUE)
+    assert pairwise.readouts == (Readout.AFTER_CRITIQUE,)
+    assert pairwise.openings == ("", "Better: ")
+    assert (pairwise.after, pairwise.verdict) == ("</think>", VerdictPlace.LAST)
     assert pairwise.min_valid_mass == 0.25
 
 
 def refused(source: str) -> str:
     with pytest.raises(ValueError) as error:
-        list(parse_templates(source))
+        parse(source)
     return str(error.value)
 
 
@@ -234,10 +320,15 @@ def refused(source: str) -> str:
         ('text = "[{prompt}] {rubric} [{candidate}]"', ""),
         ('text = "[{prompt}] {rubric} [{candidate}]"', "text = 7"),
         ('text = "[{prompt}] {rubric} [{candidate}]"', 'text = "[{prompt}]"'),
-        ('text = "[{prompt}] {rubric} [{candidate}]"', 'text = "[{candidate}]"'),
         ('text = "[{prompt}] {rubric} [{candidate}]"', 'text = "{prompt}{candidate}{first}"'),
         ('terminators = ["."]', 'terminators = ["."]\nreadouts = ["telepathy"]'),
         ('terminators = ["."]', 'terminators = ["."]\ntypo = 1'),
+        ('terminators = ["."]', 'terminators = ["."]\nother_openings = "Rating: "'),
+        ('terminators = ["."]', 'terminators = ["."]\nother_openings = ["Score: "]'),
+        ('terminators = ["."]', 'terminators = ["."]\nverdict = "middle"'),
+        ('terminators = ["."]', 'terminators = ["."]\nreward = "log-odds"'),
+        ('terminators = ["."]', 'terminators = ["."]\nreward = "points"'),
+        ('terminators = ["."]', 'terminators = ["."]\nafter = "</think>"'),
     ],
 )
 def test_a_table_that_makes_no_sense_is_refused_by_name(line: str, replacement: str) -> None:
@@ -248,16 +339,31 @@ def test_a_table_that_makes_no_sense_is_refused_by_name(line: str, replacement: 
 @pytest.mark.parametrize(
     ("line", "replacement"),
     [
-        ('tie = ["C"]', ""),
+        ('second = ["B"]', ""),
         ('tie = ["C"]', 'tie = ["C"]\ndraw = ["D"]'),
         ('tie = ["C"]', "tie = []"),
         ('tie = ["C"]', 'tie = "Neither is better"'),
     ],
-    ids=["no tie", "a fourth", "no wording", "a text in the place of a list"],
+    ids=["no second", "a fourth", "no wording", "a text in the place of a list"],
 )
 def test_verdicts_that_make_no_sense_are_refused_by_name(line: str, replacement: str) -> None:
     assert line in SOUND_PAIR
     assert "my/pairwise" in refused(SOUND_PAIR.replace(line, replacement))
+
+
+def test_a_critic_need_not_know_ties() -> None:
+    (template,) = parse(SOUND_PAIR.replace('tie = ["C"]', "")).templates
+    assert [answer.label for answer in template.answers] == ["first", "second"]
+
+
+def test_a_template_need_not_have_a_place_for_the_prompt() -> None:
+    (template,) = parse(SOUND.replace("[{prompt}] ", "")).templates
+    assert template.slots == {"rubric", "candidate"}
+
+
+@pytest.mark.parametrize("line", ["title = 1", "models = 7", "models = [7]"])
+def test_what_stands_outside_of_the_tables_is_looked_at(line: str) -> None:
+    assert line.partition(" ")[0] in refused(f"{line}\n{SOUND}")
 
 
 def test_a_table_without_a_name_is_refused_like_any_other() -> None:

@@ -233,6 +233,62 @@ TEMPLATE_KIND_PAIRWISE: TemplateKind.ValueType  # 2
 """Which of these two is better?"""
 global___TemplateKind = TemplateKind
 
+class _RewardKind:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _RewardKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_RewardKind.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    REWARD_KIND_UNSPECIFIED: _RewardKind.ValueType  # 0
+    """Not used."""
+    REWARD_KIND_EXPECTED_SCORE: _RewardKind.ValueType  # 1
+    """The expected score, in the unit of the scores."""
+    REWARD_KIND_LOG_ODDS: _RewardKind.ValueType  # 2
+    """log p(yes) - log p(no), in nats."""
+    REWARD_KIND_SCALAR: _RewardKind.ValueType  # 3
+    """What the model's scalar head gives for the conversation with the candidate as its last turn, in
+    the head's own unit. The prompt may have several turns and a system turn.
+    """
+
+class RewardKind(_RewardKind, metaclass=_RewardKindEnumTypeWrapper):
+    """What the reward of a pointwise template is."""
+
+REWARD_KIND_UNSPECIFIED: RewardKind.ValueType  # 0
+"""Not used."""
+REWARD_KIND_EXPECTED_SCORE: RewardKind.ValueType  # 1
+"""The expected score, in the unit of the scores."""
+REWARD_KIND_LOG_ODDS: RewardKind.ValueType  # 2
+"""log p(yes) - log p(no), in nats."""
+REWARD_KIND_SCALAR: RewardKind.ValueType  # 3
+"""What the model's scalar head gives for the conversation with the candidate as its last turn, in
+the head's own unit. The prompt may have several turns and a system turn.
+"""
+global___RewardKind = RewardKind
+
+class _VerdictPlace:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _VerdictPlaceEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_VerdictPlace.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    VERDICT_PLACE_UNSPECIFIED: _VerdictPlace.ValueType  # 0
+    """Not used."""
+    VERDICT_PLACE_FIRST: _VerdictPlace.ValueType  # 1
+    """The first: it is read as soon as it is written."""
+    VERDICT_PLACE_LAST: _VerdictPlace.ValueType  # 2
+    """The last: it is read when the critique is complete. If that is cut off, there is none."""
+
+class VerdictPlace(_VerdictPlace, metaclass=_VerdictPlaceEnumTypeWrapper):
+    """Which of several verdicts in a critique counts."""
+
+VERDICT_PLACE_UNSPECIFIED: VerdictPlace.ValueType  # 0
+"""Not used."""
+VERDICT_PLACE_FIRST: VerdictPlace.ValueType  # 1
+"""The first: it is read as soon as it is written."""
+VERDICT_PLACE_LAST: VerdictPlace.ValueType  # 2
+"""The last: it is read when the critique is complete. If that is cut off, there is none."""
+global___VerdictPlace = VerdictPlace
+
 class _ErrorReason:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -764,13 +820,16 @@ class Reward(google.protobuf.message.Message):
     OPENING_MASS_FIELD_NUMBER: builtins.int
     DISTRIBUTION_FIELD_NUMBER: builtins.int
     reward: builtins.float
-    """Expected score, sum(s p(s)) / sum(p(s)), in [Template.min_reward, Template.max_reward]; higher
-    is better.
+    """Higher is better. EXPECTED_SCORE: sum(s p(s)) / sum(p(s)), in [Template.min_reward,
+    Template.max_reward]. LOG_ODDS: log p(yes) - log p(no) in nats, without a range. SCALAR: what
+    the model's scalar head gives, without a range; none of the other fields is set.
     """
     mode: builtins.float
-    """The most probable score; the lower one of equals."""
+    """The most probable score; the lower one of equals. Not set for LOG_ODDS and SCALAR."""
     standard_deviation: builtins.float
-    """Standard deviation of the score distribution, in the reward's units; 0 or more."""
+    """Standard deviation of the score distribution, in the reward's units; 0 or more. Not set for
+    LOG_ODDS and SCALAR.
+    """
     valid_mass: builtins.float
     """Probability, after the opening, of any well-formed answer, in [0, 1]."""
     opening_mass: builtins.float
@@ -911,7 +970,7 @@ class Comparison(google.protobuf.message.Message):
     second_probability: builtins.float
     """Probability that second is better, in [0, 1]."""
     tie_probability: builtins.float
-    """Probability that neither is better, in [0, 1]."""
+    """Probability that neither is better, in [0, 1]; 0 where the template knows no tie."""
     position_bias: builtins.float
     """(m(a,b) + m(b,a)) / 2 in nats; 0 means none, positive favours whoever stands first. Larger than
     the margin in size: the verdict flipped with the order. So m(a,b) = margin + position_bias and
@@ -1288,6 +1347,13 @@ class Template(google.protobuf.message.Message):
     ACCEPTS_REFERENCE_FIELD_NUMBER: builtins.int
     ACCEPTS_RUBRIC_FIELD_NUMBER: builtins.int
     READOUTS_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    ACCEPTS_PROMPT_TEXT_FIELD_NUMBER: builtins.int
+    REWARD_KIND_FIELD_NUMBER: builtins.int
+    OPENING_FIELD_NUMBER: builtins.int
+    OTHER_OPENINGS_FIELD_NUMBER: builtins.int
+    VERDICT_AFTER_FIELD_NUMBER: builtins.int
+    VERDICT_PLACE_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Such as "embedded/pointwise"."""
     version: builtins.int
@@ -1297,22 +1363,40 @@ class Template(google.protobuf.message.Message):
     kind: global___TemplateKind.ValueType
     """What it asks."""
     min_reward: builtins.float
-    """Smallest reward. Not set for pairwise templates."""
+    """Smallest reward. Not set for pairwise templates, and where rewards have no range."""
     max_reward: builtins.float
-    """Largest reward. Not set for pairwise templates."""
+    """Largest reward. Not set for pairwise templates, and where rewards have no range."""
     accepts_reference: builtins.bool
     """Whether it has a place for a reference answer."""
     accepts_rubric: builtins.bool
     """Whether it has a place for a rubric."""
+    text: builtins.str
+    """What the critic is asked, with slots such as "{prompt}". Pictures come before it."""
+    accepts_prompt_text: builtins.bool
+    """Whether it has a place for the prompt's text; without one, a prompt may hold pictures only."""
+    reward_kind: global___RewardKind.ValueType
+    """What its rewards are. Not set for pairwise templates."""
+    opening: builtins.str
+    """What the verdict begins with: prefilled by DIRECT, looked for by AFTER_CRITIQUE. May be empty."""
+    verdict_after: builtins.str
+    """AFTER_CRITIQUE takes no verdict before this text of the critique. Default: empty, which is
+    anywhere.
+    """
+    verdict_place: global___VerdictPlace.ValueType
+    """Which of several verdicts in a critique counts."""
     @property
     def answers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Labels of the answers whose probabilities are read."""
 
     @property
     def readouts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[global___Readout.ValueType]:
-        """Readouts that ScoreCandidates and CompareCandidates offer with it. CritiqueCandidates always
-        reads after a critique.
+        """How it can be read: DIRECT by ScoreCandidates and CompareCandidates, AFTER_CRITIQUE by
+        CritiqueCandidates.
         """
+
+    @property
+    def other_openings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Further beginnings of a verdict that AFTER_CRITIQUE looks for. Default: none."""
 
     def __init__(
         self,
@@ -1327,13 +1411,22 @@ class Template(google.protobuf.message.Message):
         accepts_reference: builtins.bool = ...,
         accepts_rubric: builtins.bool = ...,
         readouts: collections.abc.Iterable[global___Readout.ValueType] | None = ...,
+        text: builtins.str = ...,
+        accepts_prompt_text: builtins.bool = ...,
+        reward_kind: global___RewardKind.ValueType | None = ...,
+        opening: builtins.str = ...,
+        other_openings: collections.abc.Iterable[builtins.str] | None = ...,
+        verdict_after: builtins.str = ...,
+        verdict_place: global___VerdictPlace.ValueType = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_max_reward", b"_max_reward", "_min_reward", b"_min_reward", "max_reward", b"max_reward", "min_reward", b"min_reward"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_max_reward", b"_max_reward", "_min_reward", b"_min_reward", "accepts_reference", b"accepts_reference", "accepts_rubric", b"accepts_rubric", "answers", b"answers", "hash", b"hash", "kind", b"kind", "max_reward", b"max_reward", "min_reward", b"min_reward", "name", b"name", "readouts", b"readouts", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_max_reward", b"_max_reward", "_min_reward", b"_min_reward", "_reward_kind", b"_reward_kind", "max_reward", b"max_reward", "min_reward", b"min_reward", "reward_kind", b"reward_kind"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_max_reward", b"_max_reward", "_min_reward", b"_min_reward", "_reward_kind", b"_reward_kind", "accepts_prompt_text", b"accepts_prompt_text", "accepts_reference", b"accepts_reference", "accepts_rubric", b"accepts_rubric", "answers", b"answers", "hash", b"hash", "kind", b"kind", "max_reward", b"max_reward", "min_reward", b"min_reward", "name", b"name", "opening", b"opening", "other_openings", b"other_openings", "readouts", b"readouts", "reward_kind", b"reward_kind", "text", b"text", "verdict_after", b"verdict_after", "verdict_place", b"verdict_place", "version", b"version"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_reward", b"_max_reward"]) -> typing.Literal["max_reward"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_min_reward", b"_min_reward"]) -> typing.Literal["min_reward"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_reward_kind", b"_reward_kind"]) -> typing.Literal["reward_kind"] | None: ...
 
 global___Template = Template
 

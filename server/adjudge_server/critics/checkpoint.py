@@ -105,13 +105,14 @@ def repetition_penalty(directory: Path) -> float:
 
 
 def fingerprint(directory: Path) -> str:
-    """Hex SHA-256 over configuration, tokenizer and all weights.
+    """Hex SHA-256 over configuration, tokenizer, chat template and all weights.
 
     All of them, though 15 GB take ten seconds: checkpoints of one training run differ anywhere.
     """
     whole = hashlib.sha256()
     tokenizer = ("tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json")
-    named = [directory / name for name in ("config.json", *tokenizer)]
+    chat = ("chat_template.jinja", "tokenizer_config.json")
+    named = [directory / name for name in ("config.json", *tokenizer, *chat)]
     for path in [*filter(Path.is_file, named), *weight_files(directory)]:
         with path.open("rb") as file:
             whole.update(

@@ -31,6 +31,9 @@ class Chat:
     """Between the last special token and the critic's first word; may be empty."""
     end: str
     """The special token that ends the critic's turn."""
+    lead: str = ""
+    """What the critic's words begin with: a space, where the layout has one before every answer but
+    leaves it to the critic to write it."""
 
 
 def _chatml(text: str, num_pictures: int, *, turn: str) -> list[Piece]:

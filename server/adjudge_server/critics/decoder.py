@@ -68,6 +68,10 @@ class Decoder:
         embedded: torch.Tensor = self._embedding(ids.clamp(min=0))
         return embedded
 
+    def embed_text(self, item: PreparedPrompt, count: int) -> torch.Tensor:
+        """See Embed; of prompts without pictures."""
+        return self.embed(item.token_ids[:count])
+
     def run(self, batch: Sequence[PreparedPrompt], embed: Embed) -> Iterator[ReadRow]:
         """Every prompt of the batch, in packed rows."""
         for group in _groups(batch):
@@ -115,9 +119,9 @@ class Decoder:
     def _attention(self, row: PackedRow) -> dict[str, Any]:
         """How the language model is told who sees whom: in blocks, or with one dense mask."""
         if self.in_blocks:
-            # A mapping with no mask in it stops transformers from making a causal one.
-            layers = dict.fromkeys(self._language.config.layer_types)
-            return {"attention_mask": layers, "blocks": Blocks.of(row, self.dtype)}
+            # A mask of four dimensions, never looked at, stops transformers from making its own.
+            unused = torch.empty(1, 1, 1, 1, dtype=self.dtype)
+            return {"attention_mask": unused, "blocks": Blocks.of(row, self.dtype)}
         # Additive, because attention would turn a boolean mask into this in every layer.
         mask = torch.zeros(row.mask.shape, dtype=self.dtype, device=self.device)
         mask = mask.masked_fill_(~self.tensor(row.mask), float("-inf"))

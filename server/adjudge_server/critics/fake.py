@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 
 from adjudge_server.critic import CriticCard, Query, Reading, Written
 from adjudge_server.errors import InputTooLong
-from adjudge_server.templates import Kind, builtin_templates
+from adjudge_server.template_sets import templates_of
+from adjudge_server.templates import Kind, RewardKind, Template, VerdictPlace
+from adjudge_server.verdict import boundary
 
 VALID_MASS = 0.98
 OPENING_MASS = -0.02
-SPREAD = 8.0
-"""Standard deviation of the scores."""
+SPREAD = 0.08
+"""Standard deviation of the scores, as a part of their range."""
 SHARPNESS = 8.0
-"""Nats of margin between the best and the worst quality."""
+"""Nats of margin, or of log-odds, between the best and the worst quality."""
 POSITION_BIAS = 0.25
 """Nats in favour of whoever stands first."""
 TIE = 0.1
@@ -40,7 +42,13 @@ class FakePrepared:
 class FakeCritic:
     """See the module. A token is a word of the prompt; a picture is 16 of them."""
 
-    def __init__(self, *, name: str = "fake", max_input_tokens: int = 4096) -> None:
+    def __init__(
+        self,
+        *,
+        name: str = "fake",
+        max_input_tokens: int = 4096,
+        templates: Sequence[Template] | None = None,
+    ) -> None:
         self.card = CriticCard(
             name=name,
             revision="1",
@@ -48,7 +56,7 @@ class FakeCritic:
             family="fake",
             dtype="float64",
             device="cpu",
-            templates=builtin_templates(),
+            templates=tuple(templates_of("embedded") if templates is None else templates),
             sees_images=True,
             max_input_tokens=max_input_tokens,
         )
@@ -80,14 +88,21 @@ class FakeCritic:
         return readings
 
     def critique(self, item: FakePrepared, max_tokens: int) -> Generator[Written, None, None]:
+        """Where the template wants it: the verdict and then the reasons, or the other way round."""
         template = item.query.template
         best = template.answers[int(_answer_log_probs(item.query).argmax())]
-        text = f"{template.opening}{best.forms[0]}. I am a fake and looked at nothing."
+        verdict = f"{template.opening}{best.forms[0]}"
+        if template.verdict is VerdictPlace.FIRST and not template.after:
+            text = f"{verdict}. I am a fake and looked at nothing."
+        else:
+            text = f"I am a fake and looked at nothing. {template.after}\n{verdict}"
         for token, word in enumerate(text.split(" ")[:max_tokens]):
             yield Written(token, word if token == 0 else f" {word}")
 
-    def after(self, item: FakePrepared, text: str) -> FakePrepared:
-        return replace(item, own_tokens=item.own_tokens + len(text.split()))
+    def after(
+        self, item: FakePrepared, written: Sequence[Written], start: int, opening: str
+    ) -> FakePrepared:
+        return replace(item, own_tokens=item.own_tokens + boundary(written, start)[0])
 
 
 def _quality(query: Query, candidate: str) -> float:
@@ -97,16 +112,30 @@ def _quality(query: Query, candidate: str) -> float:
 
 
 def _answer_log_probs(query: Query) -> NDArray[np.float64]:
+    template = query.template
     qualities = [_quality(query, candidate) for candidate in query.candidates]
-    if query.template.kind is Kind.POINTWISE:
-        scores = np.array(query.template.scores)
-        center = scores.min() + qualities[0] * (scores.max() - scores.min())
-        logits = -((scores - center) ** 2) / (2 * SPREAD**2)
-        log_probs = logits - np.logaddexp.reduce(logits)
+    if template.kind is Kind.PAIRWISE:
+        log_probs = _verdicts(qualities[0] - qualities[1], ties=len(template.answers) == 3)
+    elif template.reward is RewardKind.LOG_ODDS:
+        log_probs = _two(SHARPNESS * (qualities[0] - 0.5))
     else:
-        margin = SHARPNESS * (qualities[0] - qualities[1]) + POSITION_BIAS
-        first = -np.logaddexp(0.0, -margin)
-        log_probs = np.array([first, first - margin, 0.0]) + np.log1p(-TIE)
-        log_probs[2] = np.log(TIE)
+        log_probs = _scores(np.array(template.scores), qualities[0])
     result: NDArray[np.float64] = log_probs + np.log(VALID_MASS)
     return result
+
+
+def _scores(scores: NDArray[np.float64], quality: float) -> NDArray[np.float64]:
+    extent = scores.max() - scores.min()
+    center = scores.min() + quality * extent
+    logits: NDArray[np.float64] = -((scores - center) ** 2) / (2 * (SPREAD * extent) ** 2)
+    return logits - float(np.logaddexp.reduce(logits))
+
+
+def _verdicts(difference: float, *, ties: bool) -> NDArray[np.float64]:
+    verdicts = _two(SHARPNESS * difference + POSITION_BIAS)
+    return np.append(verdicts + np.log1p(-TIE), np.log(TIE)) if ties else verdicts
+
+
+def _two(margin: float) -> NDArray[np.float64]:
+    first = -np.logaddexp(0.0, -margin)
+    return np.array([first, first - margin])

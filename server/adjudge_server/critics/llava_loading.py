@@ -15,7 +15,8 @@ from adjudge_server.critics.llava_tiles import Tiler
 from adjudge_server.critics.preparing import Preparer
 from adjudge_server.families import is_original
 from adjudge_server.preprocessing import SeveralPictures
-from adjudge_server.templates import Template, builtin_templates
+from adjudge_server.template_sets import templates_of
+from adjudge_server.templates import Template
 
 
 def load(
@@ -51,7 +52,7 @@ def load(
         family="llava_onevision",
         dtype=str(model.dtype).removeprefix("torch."),
         device=str(model.device),
-        templates=tuple(builtin_templates() if templates is None else templates),
+        templates=tuple(templates_of("embedded") if templates is None else templates),
         sees_images=True,
         max_input_tokens=min(max_input_tokens, config.text_config.max_position_embeddings),
     )

@@ -40,8 +40,10 @@ class LlavaOnevisionCritic:
     def prepare(self, queries: Sequence[Query]) -> list[PreparedPrompt | InputTooLong]:
         return self._preparer.prepare(queries)
 
-    def after(self, item: PreparedPrompt, text: str) -> PreparedPrompt:
-        return self._preparer.after(item, text)
+    def after(
+        self, item: PreparedPrompt, written: Sequence[Written], start: int, opening: str
+    ) -> PreparedPrompt:
+        return self._preparer.after(item, written, start, opening)
 
     @torch.inference_mode()
     def forward(self, batch: Sequence[PreparedPrompt]) -> list[Reading]:

@@ -7,14 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adjudge_server.answers import AnswerTree, answer_tree
-from adjudge_server.critic import Query
+from adjudge_server.critic import Query, Written
 from adjudge_server.critics.anyres import Layout
-from adjudge_server.critics.conversation import Chat
+from adjudge_server.critics.conversation import Chat, Piece
 from adjudge_server.errors import InputTooLong
 from adjudge_server.images import Picture
 from adjudge_server.templates import Template
 from adjudge_server.tokenization import TextTokenizer
+from adjudge_server.verdict import boundary
 
+CONTEXT = 256
+"""Characters before a verdict that are tokenised with each of its forms. Merges do not reach so
+far, and a critique may be long."""
 IMAGE_SLOT = -1
 """Stands in token ids for one feature of a picture. No tokenizer has it, so no text can be it."""
 
@@ -69,7 +73,7 @@ class Preparer:
         self._tile = tile
         self._max_input_tokens = max_input_tokens
         self._trees: Mapping[str, AnswerTree] = {
-            t.hash: self._tree(t, chat.turn) for t in templates
+            t.hash: self._tree(t, chat.turn, lead=chat.lead) for t in templates
         }
 
     def prepare(self, queries: Sequence[Query]) -> list[PreparedPrompt | InputTooLong]:
@@ -79,14 +83,20 @@ class Preparer:
         heads: dict[str, list[int]] = {}
         return [self._prepare(query, tiled, heads) for query in queries]
 
-    def after(self, item: PreparedPrompt, text: str) -> PreparedPrompt:
-        """The same item, read after the critic has written `text`. Raises InputTooLong."""
-        before = self._tokenizer.encode(self._chat.turn)
-        turn = self._tokenizer.encode(self._chat.turn + text)
-        token_ids = item.token_ids[: len(item.token_ids) - len(before)] + tuple(turn)
-        if error := self._too_long(len(token_ids) + len(item.tree.tokens)):
+    def after(
+        self, item: PreparedPrompt, written: Sequence[Written], start: int, opening: str
+    ) -> PreparedPrompt:
+        """See `critic.Critic.after`: the critic's own tokens are kept as they are, because another
+        spelling of the same text would be another text to it."""
+        count, characters = boundary(written, start)
+        text = "".join(step.text for step in written)
+        turn = self._chat.turn + text[:characters]
+        tree = self._tree(
+            item.template, turn[-CONTEXT:], opening=opening, lead=text[characters:start]
+        )
+        token_ids = item.token_ids + tuple(step.token for step in written[:count])
+        if error := too_long(len(token_ids) + len(tree.tokens), self._max_input_tokens):
             raise error
-        tree = self._tree(item.template, self._chat.turn + text)
         return replace(item, token_ids=token_ids, tree=tree)
 
     def _prepare(
@@ -100,45 +110,53 @@ class Preparer:
         if query.group not in heads:
             heads[query.group] = self._token_ids(query.head, pictures)
         tree = self._trees[query.template.hash]
-        if error := self._too_long(len(token_ids) + len(tree.tokens)):
+        if error := too_long(len(token_ids) + len(tree.tokens), self._max_input_tokens):
             return error
         return PreparedPrompt(
             group=query.group,
             template=query.template,
             token_ids=tuple(token_ids),
-            shared_tokens=_common_prefix(token_ids, heads[query.group]),
+            shared_tokens=common_prefix(token_ids, heads[query.group]),
             pictures=pictures,
             tree=tree,
         )
 
-    def _too_long(self, total: int) -> InputTooLong | None:
-        if total <= self._max_input_tokens:
-            return None
-        return InputTooLong(
-            f"{total} tokens, the critic takes {self._max_input_tokens}",
-            actual=total,
-            maximum=self._max_input_tokens,
-        )
-
     def _token_ids(self, text: str, pictures: Sequence[TiledPicture]) -> list[int]:
-        token_ids: list[int] = []
-        slots = iter(pictures)
-        for piece in self._chat.pieces(text, len(pictures)):
-            if isinstance(piece, str):
-                token_ids += self._tokenizer.encode(piece)
-            elif piece.is_image:
-                token_ids += [IMAGE_SLOT] * next(slots).layout.num_tokens
-            else:
-                token_ids.append(self._tokenizer.added[piece.text])
-        return token_ids
+        return encode(self._chat.pieces(text, len(pictures)), self._tokenizer, pictures)
 
-    def _tree(self, template: Template, turn: str) -> AnswerTree:
-        return answer_tree(
-            template, self._tokenizer.encode, turn, self._tokenizer.added[self._chat.end]
-        )
+    def _tree(
+        self, template: Template, turn: str, *, opening: str | None = None, lead: str = ""
+    ) -> AnswerTree:
+        end = self._tokenizer.added[self._chat.end]
+        return answer_tree(template, self._tokenizer.encode, turn, end, opening=opening, lead=lead)
 
 
-def _common_prefix(whole: Sequence[int], head: Sequence[int]) -> int:
+def encode(
+    pieces: Sequence[Piece], tokenizer: TextTokenizer, pictures: Sequence[TiledPicture] = ()
+) -> list[int]:
+    """Token ids of a whole prompt."""
+    token_ids: list[int] = []
+    slots = iter(pictures)
+    for piece in pieces:
+        if isinstance(piece, str):
+            token_ids += tokenizer.encode(piece, at_start=not token_ids)
+        elif piece.is_image:
+            token_ids += [IMAGE_SLOT] * next(slots).layout.num_tokens
+        else:
+            token_ids.append(tokenizer.added[piece.text])
+    return token_ids
+
+
+def too_long(total: int, maximum: int) -> InputTooLong | None:
+    """Of an item of so many tokens: why it is refused, if it is."""
+    if total <= maximum:
+        return None
+    return InputTooLong(
+        f"{total} tokens, the critic takes {maximum}", actual=total, maximum=maximum
+    )
+
+
+def common_prefix(whole: Sequence[int], head: Sequence[int]) -> int:
     """How many leading tokens a prompt shares with its head.
 
     Not simply the head's length: the head's last token may merge with the candidate's first

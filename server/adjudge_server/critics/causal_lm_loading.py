@@ -1,0 +1,69 @@
+"""Loads text-only instruct models as critics. Never asks a hub, and runs no code but ours."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import AutoModelForCausalLM
+
+from adjudge_server.critic import CriticCard
+from adjudge_server.critics import causal_body, checkpoint
+from adjudge_server.critics.causal_lm import CausalLmCritic
+from adjudge_server.critics.chat_template import ChatTemplate
+from adjudge_server.critics.preparing import Preparer, TiledPicture
+from adjudge_server.images import Picture
+from adjudge_server.template_sets import FALLBACK, templates_of
+from adjudge_server.templates import Template
+
+
+def load(
+    directory: Path,
+    *,
+    name: str,
+    device: str,
+    dtype: str,
+    max_input_tokens: int,
+    templates: Sequence[Template] | None = None,
+    repetition_penalty: float | None = None,
+) -> CausalLmCritic:
+    """Builds the critic that lies in a directory.
+
+    Raises ValueError, with their names, for tensors that are missing, unexpected or of another
+    shape, for models that packed rows do not compute exactly, and where the chat template or the
+    tokenizer cannot be followed.
+    """
+    raw = checkpoint.read_json(directory / "config.json")
+    config = causal_body.read_config(directory, raw)
+    tokenizer = checkpoint.read_tokenizer(directory)
+    chat_template = ChatTemplate.read(directory, tokenizer)
+    chat = chat_template.chat()
+    model = causal_body.load_model(
+        AutoModelForCausalLM, directory, config, checkpoint.number_type(dtype, device)
+    )
+    model = model.to(device).eval()
+    card = CriticCard(
+        name=name,
+        revision=directory.name,
+        fingerprint=checkpoint.fingerprint(directory),
+        family="causal_lm",
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=str(model.device),
+        templates=tuple(templates_of(FALLBACK) if templates is None else templates),
+        sees_images=False,
+        max_input_tokens=min(max_input_tokens, config.max_position_embeddings),
+    )
+    critic = CausalLmCritic(
+        model,
+        tokenizer,
+        Preparer(tokenizer, chat, _no_pictures, card.templates, card.max_input_tokens),
+        card,
+        checkpoint.end_tokens(directory, tokenizer.added[chat.end], config.eos_token_id),
+        repetition_penalty or checkpoint.repetition_penalty(directory),
+    )
+    causal_body.check_measured(
+        model, critic.decoder, model.get_output_embeddings(), card.templates[0]
+    )
+    return critic
+
+
+def _no_pictures(picture: Picture, num_pictures: int) -> TiledPicture:
+    raise AssertionError("pictures are refused before they come here")

@@ -1,0 +1,253 @@
+"""A checkpoint's own chat template, with nobody's text in it but ours.
+
+The template (jinja, sandboxed) never sees what users and policies wrote: it is rendered once for
+each sequence of roles, with a placeholder for every turn's text, and the texts are put in the
+places of the placeholders afterwards. So a template that splits at `</think>`, or that is told by a
+text to do anything else, has nothing to work on, and only the template's own part is ever cut into
+special tokens. A template that strips its texts is noticed, and ours are stripped alike.
+"""
+
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from adjudge_server.content import Role
+from adjudge_server.critic import Turn
+from adjudge_server.critics.checkpoint import read_json
+from adjudge_server.critics.conversation import Chat, Piece, Special
+from adjudge_server.critics.preparing import encode
+from adjudge_server.errors import UnsupportedContent
+from adjudge_server.tokenization import TextTokenizer
+
+WHITE_SPACE = (
+    "\t\n\v\f\r \x85\xa0\u1680"
+    + "".join(map(chr, range(0x2000, 0x200B)))
+    + ("\u2028\u2029\u202f\u205f\u3000")
+)
+"""Unicode's, which is what tokenizers strip. Python's own also has separators of ASCII."""
+_PLACEHOLDER = re.compile(r"adjudge(\d+)text")
+_PADS = ("\n\n \t\xa0", "\xa0\t \n")
+"""Put before and after placeholders to see how much of them a template strips."""
+_STRIPPED: tuple[str | None, ...] = ("", "\n", None)
+"""What a template may strip, as `str.strip` takes it: nothing, line ends, white space."""
+_FIXED_DATE = "{%- macro strftime_now(format) -%} 26 Jul 2024 {%- endmacro -%}"
+"""Set before every template: with the date of the day in it, a reward would change overnight. It is
+the date that Llama 3's own templates fall back on."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """The place of one turn's text."""
+
+    turn: int
+    before: str | None
+    after: str | None
+    """What the template strips from it there: see _STRIPPED."""
+
+    def fill(self, turns: Sequence[Turn]) -> str:
+        return turns[self.turn].text.lstrip(self.before).rstrip(self.after)
+
+
+class ChatTemplate:
+    """Safe to use from several threads."""
+
+    def __init__(self, source: str, variables: dict[str, str], tokenizer: TextTokenizer) -> None:
+        """`variables`: the special tokens that the template names, such as `bos_token`."""
+        self._source = _FIXED_DATE + source
+        self._variables = variables
+        self._tokenizer = tokenizer
+        added = sorted(filter(None, tokenizer.added), key=len, reverse=True)
+        self._specials = re.compile(f"({'|'.join(map(re.escape, added)) or '(?!)'})")
+        self._layout = lru_cache(maxsize=256)(self._uncached_layout)
+
+    @classmethod
+    def read(cls, directory: Path, tokenizer: TextTokenizer) -> "ChatTemplate":
+        """Raises ValueError where the checkpoint has none, or where it or the tokenizer cannot be
+        followed."""
+        if not (directory / "tokenizer.json").is_file():
+            raise ValueError("no tokenizer.json")
+        config = read_json(directory / "tokenizer_config.json")
+        if (file := directory / "chat_template.jinja").is_file():
+            source: object = file.read_text(encoding="utf-8")
+        else:
+            source = config.get("chat_template")
+        if isinstance(source, list):  # of several, each with a name
+            source = {t.get("name"): t.get("template") for t in source}.get("default")
+        if not isinstance(source, str):
+            raise ValueError(
+                "no chat template, neither in chat_template.jinja nor as chat_template in"
+                " tokenizer_config.json: how this model is spoken to is not known"
+            )
+        named = {**read_json(directory / "special_tokens_map.json"), **config}
+        variables = {key: _content(value) for key, value in named.items() if key.endswith("_token")}
+        template = cls(source, {k: v for k, v in variables.items() if v is not None}, tokenizer)
+        template._check_ids(Tokenizer.from_file(str(directory / "tokenizer.json")))
+        return template
+
+    def _check_ids(self, whole: Tokenizer) -> None:
+        """Raises ValueError where pieces have other ids than the same text as one: tokenizers have
+        more ways of treating what stands beside an added token than are repeated here."""
+        whole.no_truncation()
+        whole.no_padding()
+        turns = [Turn(Role.USER, "What is 2 + 2?")]
+        ids = encode(self.pieces(turns, answer=True), self._tokenizer)
+        layout = self._layout((Role.USER,), True)
+        text = "".join(
+            p.fill(turns) if isinstance(p, _Slot) else p if isinstance(p, str) else p.text
+            for p in layout
+        )
+        if ids != whole.encode(text, add_special_tokens=False).ids:
+            raise ValueError(
+                "tokenizer.json: a prompt in pieces has other tokens than the same prompt as one"
+            )
+
+    def pieces(self, turns: Sequence[Turn], *, answer: bool) -> list[Piece]:
+        """The turns as the template lays them out and, with `answer`, all that comes before the
+        model's answer. Raises UnsupportedContent for roles that it does not take."""
+        try:
+            layout = self._layout(tuple(turn.role for turn in turns), answer)
+        except ValueError as error:
+            raise UnsupportedContent(str(error), field="prompt") from error
+        return self._joined([p.fill(turns) if isinstance(p, _Slot) else p for p in layout])
+
+    def chat(self) -> Chat:
+        """For critics that are asked in one user's turn. Raises ValueError where that, or the end
+        of an answer, is not known."""
+        layout = self._layout((Role.USER,), True)
+        asked = next(i for i, piece in enumerate(layout) if isinstance(piece, _Slot))
+        before_answer = _fixed(layout[asked + 1 :])
+        after_answer: Sequence[Piece] = ()
+        lead = ""
+        with suppress(ValueError):  # it takes no answers; the configuration may say how they end
+            answered = self._layout((Role.USER, Role.ASSISTANT), False)
+            first, second = (i for i, piece in enumerate(answered) if isinstance(piece, _Slot))
+            after_answer = _fixed(answered[second:])
+            lead = _lead(before_answer, _fixed(answered[first + 1 : second]))
+        return Chat(
+            pieces=lambda text, _: self.pieces([Turn(Role.USER, text)], answer=True),
+            turn=_trailing_text(self._joined(before_answer)),
+            end=self._end(after_answer),
+            lead=lead,
+        )
+
+    def _end(self, after_answer: Sequence[Piece]) -> str:
+        found = next((p.text for p in after_answer if isinstance(p, Special)), None)
+        end = found or self._variables.get("eos_token")
+        if end is None or end not in self._tokenizer.added:
+            raise ValueError("chat template: no special token ends the model's turn")
+        return end
+
+    def _uncached_layout(self, roles: tuple[Role, ...], answer: bool) -> list[Piece | _Slot]:
+        """Raises ValueError where the template refuses the roles, or does something to a text that
+        cannot be repeated on another."""
+        plain = _split(self._render(roles, ("", ""), answer))
+        padded = _split(self._render(roles, _PADS, answer))
+        order = [int(number) for number in plain[1::2]]
+        if sorted(order) != list(range(len(roles))) or plain[1::2] != padded[1::2]:
+            raise ValueError("chat template: it does not put every turn's text in exactly once")
+        fixed = plain[::2]
+        strips = [
+            _stripped(whole, part, is_first=k == 0, is_last=k == len(order))
+            for k, (part, whole) in enumerate(zip(fixed, padded[::2], strict=True))
+        ]
+        layout: list[Piece | _Slot] = [*self._cut(fixed[0])]
+        for k, turn in enumerate(order):
+            layout.append(_Slot(turn, before=strips[k][1], after=strips[k + 1][0]))
+            layout += self._cut(fixed[k + 1])
+        return layout
+
+    def _render(self, roles: Sequence[Role], pads: tuple[str, str], answer: bool) -> str:
+        messages = [
+            {"role": role.value, "content": f"{pads[0]}adjudge{k}text{pads[1]}"}
+            for k, role in enumerate(roles)
+        ]
+        try:
+            rendered, _ = render_jinja_template(
+                [messages],
+                chat_template=self._source,
+                add_generation_prompt=answer,
+                # A verdict is read where the answer begins, so a model that may think must not.
+                enable_thinking=False,
+                **self._variables,
+            )
+        except Exception as error:  # whatever a checkpoint's program raises
+            raise ValueError(f"chat template: {type(error).__name__}: {error}") from error
+        return str(rendered[0])
+
+    def _cut(self, fixed: str) -> list[Piece]:
+        parts = self._specials.split(fixed)
+        return [Special(part) if k % 2 else part for k, part in enumerate(parts)]
+
+    def _joined(self, pieces: Sequence[Piece]) -> list[Piece]:
+        """Neighbouring texts as one, without the white space that special tokens swallow."""
+        joined: list[Piece] = []
+        for piece in pieces:
+            last = joined[-1] if joined else None
+            if isinstance(piece, Special):
+                if isinstance(last, str) and piece.text in self._tokenizer.strips_before:
+                    joined[-1] = last.rstrip(WHITE_SPACE)
+                joined.append(piece)
+                continue
+            text = last + piece if isinstance(last, str) else piece
+            if isinstance(last, str):
+                joined.pop()
+            before = joined[-1] if joined else None
+            if isinstance(before, Special) and before.text in self._tokenizer.strips_after:
+                text = text.lstrip(WHITE_SPACE)
+            joined.append(text)
+        return [piece for piece in joined if piece != ""]
+
+
+def _fixed(layout: Sequence[Piece | _Slot]) -> list[Piece]:
+    return [piece for piece in layout if not isinstance(piece, _Slot)]
+
+
+def _trailing_text(pieces: Sequence[Piece]) -> str:
+    last = pieces[-1] if pieces else ""
+    return last if isinstance(last, str) else ""
+
+
+def _lead(before_answer: Sequence[Piece], before_earlier: Sequence[Piece]) -> str:
+    """The white space that earlier answers have in front of them and the next one has not."""
+    shown, whole = (
+        "".join(piece if isinstance(piece, str) else piece.text for piece in pieces)
+        for pieces in (before_answer, before_earlier)
+    )
+    more = whole.removeprefix(shown)
+    return more if whole.startswith(shown) and not more.strip() else ""
+
+
+def _split(rendered: str) -> list[str]:
+    """Fixed text, number of a turn, fixed text, …, fixed text."""
+    return _PLACEHOLDER.split(rendered)
+
+
+def _stripped(
+    whole: str, fixed: str, *, is_first: bool, is_last: bool
+) -> tuple[str | None, str | None]:
+    """What the template strips after the text before `fixed`, and before the text behind it.
+
+    `whole` is `fixed` between what it leaves of the pads. Raises ValueError where that is neither
+    all of a pad, nor all but its line ends, nor nothing.
+    """
+    before, after = _PADS
+    for end, start in product(_STRIPPED, repeat=2):
+        left = "" if is_first else after.rstrip(end)
+        right = "" if is_last else before.lstrip(start)
+        if left + fixed + right == whole:
+            return end, start
+    raise ValueError("chat template: it changes texts in a way that is not implemented")
+
+
+def _content(token: Any) -> str | None:
+    """A special token's text, of the two ways in which it is written."""
+    text = token.get("content") if isinstance(token, dict) else token
+    return text if isinstance(text, str) else None

@@ -1,0 +1,65 @@
+"""Loads reward models with a scalar head. Never asks a hub, and runs no code but ours."""
+
+from pathlib import Path
+
+from transformers import AutoModelForSequenceClassification
+
+from adjudge_server.critic import CriticCard
+from adjudge_server.critics import causal_body, checkpoint
+from adjudge_server.critics.chat_template import ChatTemplate
+from adjudge_server.critics.sequence_classification import SequenceClassificationCritic
+from adjudge_server.templates import Kind, Readout, RewardKind, Template
+
+CONVERSATION = Template(
+    name="scalar/conversation",
+    version=1,
+    kind=Kind.POINTWISE,
+    text="{prompt}{candidate}",
+    opening="",
+    answers=(),
+    terminators=(),
+    min_opening_mass=0.0,
+    min_valid_mass=0.0,
+    readouts=(Readout.DIRECT,),
+    reward=RewardKind.SCALAR,
+)
+
+
+def load(
+    directory: Path, *, name: str, device: str, dtype: str, max_input_tokens: int
+) -> SequenceClassificationCritic:
+    """Builds the critic that lies in a directory. There is no choice of templates.
+
+    Raises ValueError, with their names, for tensors that are missing (the head would be random),
+    unexpected or of another shape, for a head of several labels, for models that packed rows do not
+    compute exactly, and where the chat template cannot be followed.
+    """
+    raw = checkpoint.read_json(directory / "config.json")
+    config = causal_body.read_config(directory, raw)
+    if config.num_labels != 1:
+        raise ValueError(f"config.json: num_labels is {config.num_labels}, a reward is one number")
+    tokenizer = checkpoint.read_tokenizer(directory)
+    chat_template = ChatTemplate.read(directory, tokenizer)
+    model = causal_body.load_model(
+        AutoModelForSequenceClassification,
+        directory,
+        config,
+        checkpoint.number_type(dtype, device),
+    )
+    if not hasattr(model, "score"):
+        raise ValueError(f"config.json: model_type {config.model_type!r} has no head named score")
+    model = model.to(device).eval()
+    card = CriticCard(
+        name=name,
+        revision=directory.name,
+        fingerprint=checkpoint.fingerprint(directory),
+        family="sequence_classification",
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=str(model.device),
+        templates=(CONVERSATION,),
+        sees_images=False,
+        max_input_tokens=min(max_input_tokens, config.max_position_embeddings),
+    )
+    critic = SequenceClassificationCritic(model, tokenizer, chat_template, card)
+    causal_body.check_measured(model, critic.decoder, model.score, CONVERSATION)
+    return critic

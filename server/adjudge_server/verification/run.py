@@ -1,0 +1,247 @@
+"""The verification as a whole: from a configuration to a report."""
+
+import platform
+import resource
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adjudge_server import loading, self_check
+from adjudge_server.config import Config
+from adjudge_server.critic import Critic, Query
+from adjudge_server.errors import AdjudgeError, InputTooLong
+from adjudge_server.templates import Kind, Readout, Template
+from adjudge_server.verification import measure, questions
+from adjudge_server.verification.report import Fact, Report, Section
+
+COMPANY_TOLERANCE = {"float64": 1e-9, "float32": 1e-3, "bfloat16": 0.5, "float16": 0.1}
+"""Nats by which company may change a log-probability before something is wrong."""
+COUNTS = (1, 8, 32)
+PACKAGES = ("adjudge", "torch", "transformers", "tokenizers", "safetensors", "pillow", "numpy")
+MEBIBYTE = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """A critic under verification."""
+
+    critic: Critic[Any]
+    max_critique_tokens: int
+
+    @property
+    def speaks(self) -> bool:
+        """Whether it answers in words, and not by a head of its own."""
+        return any(template.answers for template in self.critic.card.templates)
+
+    def template(self, kind: Kind) -> Template | None:
+        return self.critic.card.default_template(kind)
+
+
+def verify(config: Config) -> Report:
+    """Loads the critic and asks it everything. Raises ValueError where it cannot be loaded, or
+    where its numbers are not finite."""
+    directory = loading.directory_of(config)
+    began = time.perf_counter()
+    critic = loading.load_critic(config)
+    seconds = time.perf_counter() - began
+    subject = _Subject(critic, config.max_critique_tokens)
+    sections = [
+        Section("This machine", list(_machine())),
+        Section("What was loaded", list(_loaded(directory, critic, seconds))),
+        Section("Its first answers", list(_first_answers(critic))),
+        *_sevens(subject),
+    ]
+    if subject.speaks:
+        sections.append(
+            Section("Which verdict form it speaks, likeliest first", [*_forms(subject)])
+        )
+        sections.append(Section("Direct against after a critique", list(_agreement(subject))))
+    sections.append(Section("Does company matter?", [_company(subject)]))
+    sections.append(Section("Speed and memory", [*_speed(subject), *_memory(critic)]))
+    return Report(f"Verification of {critic.card.name}", sections)
+
+
+def _machine() -> Iterator[Fact]:
+    yield Fact(
+        "system", f"{platform.system()} {platform.release()}, Python {sys.version.split()[0]}"
+    )
+    for package in PACKAGES:
+        try:
+            yield Fact(package, version(package))
+        except PackageNotFoundError:
+            yield Fact(package, None, note="not installed as a package")
+    import torch
+
+    yield Fact("GPU", torch.cuda.get_device_name() if torch.cuda.is_available() else "none")
+
+
+def _loaded(directory: Path, critic: Critic[Any], seconds: float) -> Iterator[Fact]:
+    card = critic.card
+    files = sorted(directory.glob("*.safetensors"))
+    yield Fact("family", card.family)
+    yield Fact("layout", loading.layout_of(directory))
+    yield Fact("fingerprint", card.fingerprint)
+    yield Fact("weights", sum(f.stat().st_size for f in files) / MEBIBYTE, "MiB", _plural(files))
+    yield Fact("tensors missing, unexpected or mis-shaped", 0, passed=True)
+    yield Fact("loading", seconds, "s", "fingerprint included")
+    yield Fact("number type", f"{card.dtype} on {card.device}")
+    yield Fact("input", card.max_input_tokens, "tokens at most")
+    yield Fact("templates", ", ".join(f"{t.name} v{t.version}" for t in card.templates))
+
+
+def _plural(files: Sequence[Path]) -> str:
+    return f"{len(files)} file{'s' if len(files) != 1 else ''}"
+
+
+def _first_answers(critic: Critic[Any]) -> Iterator[Fact]:
+    checked = self_check.check(critic)
+    yield Fact("every number is finite", True, passed=True)
+    yield Fact("batched against single", checked.batched_difference, "nats")
+    yield Fact("noise floor of margins", checked.noise_floor, "nats")
+    yield Fact(
+        "prefers a right answer to a wrong one",
+        checked.prefers_right,
+        note="" if checked.prefers_right is not None else "off the format of its templates",
+        passed=bool(checked.prefers_right),
+    )
+
+
+def _sevens(subject: _Subject) -> Iterator[Section]:
+    pointwise, pairwise = subject.template(Kind.POINTWISE), subject.template(Kind.PAIRWISE)
+    card = subject.critic.card
+    if pointwise:
+        queries = questions.score_queries(card, pointwise, questions.ANSWERS)
+        yield _seven(subject, pointwise, queries, "points", right=0, wrong=1)
+    if pairwise:
+        pairs = [(questions.RIGHT, questions.CROSS), (questions.CROSS, questions.RIGHT)]
+        queries = questions.pair_queries(card, pairwise, pairs)
+        yield _seven(subject, pairwise, queries, "nats", right=0, wrong=1)
+
+
+def _seven(
+    subject: _Subject,
+    template: Template,
+    queries: Sequence[Query],
+    unit: str,
+    *,
+    right: int,
+    wrong: int,
+) -> Section:
+    """What it says of the well-known seven, and in which words."""
+    values = _direct(subject.critic, template, queries)
+    facts = [
+        _fact(f"{template.name}: {_short(query)}", value, unit)
+        for query, value in zip(queries, values, strict=True)
+    ]
+    better, worse = values[right], values[wrong]
+    if isinstance(better, float) and isinstance(worse, float):
+        facts.append(
+            Fact("the seven is preferred to the cross", better > worse, passed=better > worse)
+        )
+    else:
+        facts.append(
+            Fact("the seven is preferred to the cross", None, note="not read", passed=False)
+        )
+    words = []
+    if template.answers:
+        for query in (queries[right], queries[wrong]):
+            written = measure.critique(subject.critic, query, subject.max_critique_tokens)
+            words.append((_short(query), written.text))
+    return Section(f"The seven, {template.kind.value}", facts, words)
+
+
+def _direct(
+    critic: Critic[Any], template: Template, queries: Sequence[Query]
+) -> list[float | AdjudgeError]:
+    if Readout.DIRECT not in template.readouts:
+        error = InputTooLong("this template is read after a critique only")
+        return [error for _ in queries]
+    return [measure.reward(template, r) for r in measure.readings(critic, queries)]
+
+
+def _fact(name: str, value: float | AdjudgeError, unit: str) -> Fact:
+    if isinstance(value, AdjudgeError):
+        return Fact(name, None, note=value.message)
+    return Fact(name, value, unit)
+
+
+def _short(query: Query) -> str:
+    return " / ".join(f"{c[:24]}…" if len(c) > 25 else repr(c) for c in query.candidates)
+
+
+def _forms(subject: _Subject) -> Iterator[Fact]:
+    """Each template by itself: under another prompt the same words have another probability."""
+    for template in subject.critic.card.templates:
+        if not template.answers:
+            continue
+        for rank, form in enumerate(measure.forms(subject.critic, template)):
+            is_other = rank == 0 and template.opening and form.text != repr(template.opening)
+            yield Fact(
+                f"{template.name if rank == 0 else '':<28} {form.text}",
+                form.log_probability,
+                "nats",
+                f"likelier than {template.opening!r}, which is prefilled" if is_other else "",
+            )
+
+
+def _agreement(subject: _Subject) -> Iterator[Fact]:
+    """Rewards by both readouts, where the default pointwise template offers both."""
+    template = subject.template(Kind.POINTWISE)
+    if template is None or set(Readout) - set(template.readouts):
+        yield Fact("rewards by both readouts", None, note="no template offers both")
+        return
+    critic = subject.critic
+    queries = questions.score_queries(critic.card, template, questions.ANSWERS)
+    differences = []
+    for query, direct in zip(queries, _direct(critic, template, queries), strict=True):
+        written = measure.critique(critic, query, subject.max_critique_tokens)
+        after = measure.reward(template, written.reading)
+        yield _fact(f"after {written.num_tokens} tokens: {_short(query)}", after, "points")
+        if isinstance(after, float) and isinstance(direct, float):
+            differences.append(abs(after - direct))
+    if differences:
+        yield Fact("largest difference of the two", max(differences), "points")
+
+
+def _company(subject: _Subject) -> Fact:
+    critic = subject.critic
+    queries = [
+        query
+        for template in critic.card.templates
+        if template.kind is Kind.POINTWISE
+        for query in questions.score_queries(critic.card, template, questions.ANSWERS)
+    ]
+    difference = measure.company(critic, queries)
+    tolerance = COMPANY_TOLERANCE.get(critic.card.dtype, 1e-3)
+    return Fact(
+        "largest change of a log-probability",
+        difference,
+        "nats",
+        f"{len(queries)} queries, alone and in batches; at most {tolerance:g}",
+        passed=bool(np.isfinite(difference)) and difference <= tolerance,
+    )
+
+
+def _speed(subject: _Subject) -> Iterator[Fact]:
+    template = subject.template(Kind.POINTWISE)
+    if template is None:
+        return
+    for count in COUNTS:
+        seconds = measure.seconds_per_candidate(subject.critic, template, count)
+        name = f"{count} candidate{'s' if count > 1 else ''} of one prompt"
+        yield Fact(name, 1000 * seconds, "ms each")
+
+
+def _memory(critic: Critic[Any]) -> Iterator[Fact]:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    yield Fact("memory of the process, peak", peak / MEBIBYTE, "MiB")
+    if critic.card.device.startswith("cuda"):
+        import torch
+
+        yield Fact("memory of the GPU, peak", torch.cuda.max_memory_allocated() / MEBIBYTE, "MiB")

@@ -1,0 +1,51 @@
+"""What is an id and what is a path, and that only an id is ever looked up."""
+
+from pathlib import Path
+
+import pytest
+
+from adjudge_server import loading
+from adjudge_server.config import Config
+from adjudge_server.hub import is_hub_id
+from tests.golden.test_golden import GOLDEN
+
+ID = Path("lmms-lab/llava-critic-7b")
+
+
+def test_an_id_is_an_owner_and_a_name() -> None:
+    assert is_hub_id(ID)
+    assert is_hub_id(Path("some_one/Model.v1-2"))
+
+
+@pytest.mark.parametrize(
+    "path", ["checkpoint", "/models/critic", "./lmms-lab", "../a/b", "a/b/c", "~/critic", "a b/c"]
+)
+def test_anything_else_is_a_path(path: str) -> None:
+    assert not is_hub_id(Path(path))
+
+
+def test_a_mistyped_path_in_a_folder_that_is_here_is_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert is_hub_id(Path("checkpoints/sevne"))
+    (tmp_path / "checkpoints").mkdir()
+    assert not is_hub_id(Path("checkpoints/sevne"))
+    with pytest.raises(ValueError, match=r"--model checkpoints/sevne: no config\.json there"):
+        loading.load_critic(Config(model=Path("checkpoints/sevne")))
+
+
+def test_an_id_is_served_from_where_it_was_fetched_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "fetch", lambda model_id: {str(ID): CHECKPOINT}[model_id])
+    critic = loading.load_critic(Config(model=ID, vision_heads=4))
+    assert critic.card.family == "llava_onevision"
+    assert critic.card.name == ID.name
+
+
+CHECKPOINT = GOLDEN.folder / "checkpoint"
+
+
+def test_an_id_that_cannot_be_had_is_an_error_that_names_it() -> None:
+    """Tests run offline, so that only the cache is looked at."""
+    with pytest.raises(ValueError, match=f"--model {ID}: "):
+        loading.load_critic(Config(model=ID))

@@ -1,0 +1,220 @@
+"""Where the verdict stands in what a critic wrote, and where its tokens are cut."""
+
+import time
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adjudge_server.critic import Written
+from adjudge_server.template_sets import set_names, templates_of
+from adjudge_server.templates import Template, VerdictPlace
+from adjudge_server.verdict import Located, Locator, boundary, locate
+
+POINTWISE, PAIRWISE = templates_of("embedded")
+EVERY = [template for name in set_names() for template in templates_of(name)]
+few = settings(deadline=None, max_examples=60)
+prose = st.text(alphabet="abc ,\n[]", max_size=20).map(lambda text: f"{text} ")
+templates = st.sampled_from(EVERY)
+
+
+def forms(template: Template) -> list[str]:
+    return [form for answer in template.answers for form in answer.forms]
+
+
+def verdicts(template: Template) -> list[str]:
+    return [opening + form for opening in template.openings for form in forms(template)[:9]]
+
+
+@st.composite
+def critiques(draw: st.DrawFn) -> tuple[Template, list[str]]:
+    """A template, and a critique in pieces with whatever may confuse its grammar."""
+    template = draw(templates)
+    words = ["8", "5", "1", "10", ".", " ", "\n", "x", "**", *filter(None, template.openings)]
+    words += [*verdicts(template), *(["</think>", "</thi"] if template.after else [])]
+    return template, draw(st.lists(st.sampled_from(words), max_size=12))
+
+
+# What is a verdict --------------------------------------------------------------------------------
+
+
+@few
+@given(before=prose, score=st.integers(0, 100), after=st.sampled_from([".\n", "\n", "]", " ", ","]))
+def test_a_score_is_a_verdict_only_once_something_follows_it(
+    before: str, score: int, after: str
+) -> None:
+    text = f"{before}Score: {score}"
+    found = Located(len(before), "Score: ")
+    assert locate(POINTWISE, text, ended=False) is None
+    assert locate(POINTWISE, f"{text}.", ended=False) is None, "it may have decimals"
+    assert locate(POINTWISE, text, ended=True) == found
+    assert locate(POINTWISE, f"{text}.", ended=True) == found
+    assert locate(POINTWISE, text + after, ended=False) == found
+
+
+@pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "85.",
+        "The score is 85.",
+        "score: 85.",
+        "Score:85.",
+        "Score: ",
+        "Score: 101.",
+        "Score: 850.",
+        "Score: 8a.",
+        "Score: 8.5 of 10",
+        "Underscore: 8 ",
+        "AScore: 8 ",
+        "Score: eighty.",
+        "Score: -5.",
+        "Score: 085.",
+    ],
+)
+def test_what_is_not_the_templates_form_is_no_verdict(text: str, ended: bool) -> None:
+    assert locate(POINTWISE, text, ended=ended) is None
+
+
+@pytest.mark.parametrize("form", forms(PAIRWISE))
+def test_each_sentence_of_a_pairwise_template_is_a_verdict(form: str) -> None:
+    assert locate(PAIRWISE, f"Well. {form}", ended=False) is None
+    assert locate(PAIRWISE, f"Well. {form}", ended=True) == Located(6, "")
+    assert locate(PAIRWISE, f"Well. {form}.", ended=False) == Located(6, "")
+    assert locate(PAIRWISE, f"Well. {form}x", ended=True) is None
+    assert locate(PAIRWISE, form[:-1], ended=True) is None
+
+
+@few
+@given(template=templates, before=prose, data=st.data())
+def test_every_opening_with_every_form_is_a_verdict(
+    template: Template, before: str, data: st.DataObject
+) -> None:
+    opening = data.draw(st.sampled_from(template.openings))
+    form = data.draw(st.sampled_from(forms(template)))
+    before = f"{template.after}{before}"
+    found = locate(template, f"{before}{opening}{form} ", ended=True)
+    assert found == Located(len(before), opening)
+
+
+def test_the_longer_opening_is_the_one_that_was_written() -> None:
+    template = templates_of("llava-critic")[0]
+    assert locate(template, "Final Score: 85", ended=True) == Located(0, "Final Score: ")
+    assert locate(template, "Score: [85]", ended=True) == Located(0, "Score: [")
+
+
+@pytest.mark.parametrize(("text", "start"), [("8 9\n", 0), ("18 9 ", None), ("8.5 9 ", None)])
+def test_two_scores_are_whole_numbers(text: str, start: int | None) -> None:
+    (relative,) = [t for t in templates_of("llava-critic") if t.name.endswith("/relative")]
+    found = locate(relative, text, ended=True)
+    assert (found and found.start) == start
+
+
+# Which one counts ---------------------------------------------------------------------------------
+
+
+@few
+@given(critique=critiques(), place=st.sampled_from(VerdictPlace), data=st.data())
+def test_how_a_critique_was_cut_into_pieces_makes_no_difference(
+    critique: tuple[Template, list[str]], place: VerdictPlace, data: st.DataObject
+) -> None:
+    template, pieces = replace(critique[0], verdict=place), critique[1]
+    text = "".join(pieces)
+    locator = Locator(template)
+    at = 0
+    while at < len(text):
+        size = data.draw(st.integers(1, 9))
+        locator.feed(text[at : at + size])
+        at += size
+    assert locator.end() == locate(template, text, ended=True)
+
+
+@few
+@given(critique=critiques())
+def test_a_verdict_once_found_stays_where_it_is(critique: tuple[Template, list[str]]) -> None:
+    template, pieces = critique
+    template = replace(template, verdict=VerdictPlace.FIRST)
+    text = "".join(pieces)
+    locator = Locator(template)
+    found = [locator.feed(character) for character in text]
+    places = [place for place in found if place is not None]
+    assert len(set(places)) <= 1
+    assert found == [None] * (len(found) - len(places)) + places, "and is not lost again"
+    if places:
+        assert locator.end() == places[0]
+
+
+@few
+@given(template=templates, first=prose, second=prose, data=st.data())
+def test_of_two_verdicts_the_first_or_the_last_counts(
+    template: Template, first: str, second: str, data: st.DataObject
+) -> None:
+    one, other = (data.draw(st.sampled_from(verdicts(template))) for _ in range(2))
+    text = f"{template.after}{first}{one} {second}{other}"
+    found = {
+        place: locate(replace(template, verdict=place), text, ended=True) for place in VerdictPlace
+    }
+    last = found[VerdictPlace.LAST]
+    assert found[VerdictPlace.FIRST] is not None and last is not None
+    assert found[VerdictPlace.FIRST].start == len(template.after + first)
+    assert last.start == len(text) - len(other)
+
+
+@few
+@given(critique=critiques())
+def test_the_last_verdict_is_not_known_before_the_end(
+    critique: tuple[Template, list[str]],
+) -> None:
+    template = replace(critique[0], verdict=VerdictPlace.LAST)
+    assert locate(template, "".join(critique[1]), ended=False) is None
+
+
+@few
+@given(critique=critiques(), after=st.sampled_from(["</think>", "\n", "Verdict:"]))
+def test_no_verdict_stands_before_the_text_that_it_must_follow(
+    critique: tuple[Template, list[str]], after: str
+) -> None:
+    text = "".join(critique[1])
+    found = locate(replace(critique[0], after=after), text, ended=True)
+    if after in text:
+        place = text.index(after) + len(after)
+        assert found is None or found.start >= place
+    else:
+        assert found is None
+
+
+def test_a_long_critique_is_searched_once() -> None:
+    """Searching it anew at every token would take minutes."""
+    locator = Locator(templates_of("llava-critic")[0])
+    began = time.perf_counter()
+    for _ in range(50_000):
+        assert locator.feed("The score: ten. ") is None
+    assert time.perf_counter() - began < 20
+    assert locator.feed("Score: 10\n") == Located(50_000 * 16, "Score: ")
+
+
+# Where tokens are cut -----------------------------------------------------------------------------
+
+
+@few
+@given(texts=st.lists(st.sampled_from(["", "a", " b", "語", "."]), max_size=12), data=st.data())
+def test_tokens_are_cut_at_the_last_whole_character_before_a_place(
+    texts: list[str], data: st.DataObject
+) -> None:
+    """A token without text is one whose character is not complete."""
+    written = [Written(i, text) for i, text in enumerate(texts)]
+    start = data.draw(st.integers(0, len("".join(texts))))
+    tokens, characters = boundary(written, start)
+    assert characters == len("".join(texts[:tokens])) <= start
+    assert tokens == 0 or texts[tokens - 1], "never within a character"
+    longer = [n for n in range(tokens + 1, len(texts) + 1) if texts[n - 1]]
+    assert all(len("".join(texts[:n])) > start for n in longer)
+
+
+def test_a_character_of_three_tokens_is_not_cut() -> None:
+    written = [Written(1, "So:"), Written(2, ""), Written(3, ""), Written(4, "語"), Written(5, "!")]
+    assert boundary(written, 3) == (1, 3)
+    assert boundary(written, 4) == (4, 4)
+    assert boundary([], 0) == (0, 0)

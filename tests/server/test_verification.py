@@ -1,0 +1,117 @@
+"""`adjudge-server verify`: what it says of a sound critic, and of one that is not."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adjudge_server.config import Config
+from adjudge_server.verification.report import Fact, Report, Section
+from adjudge_server.verification.run import verify
+from tests.golden.test_golden import GOLDEN
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "adjudge_server", "verify", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return verify(Config(max_critique_tokens=48))
+
+
+def facts(report: Report, title: str) -> dict[str, Fact]:
+    (section,) = (s for s in report.sections if s.title.startswith(title))
+    return {fact.name: fact for fact in section.facts}
+
+
+def test_the_embedded_critic_passes(report: Report) -> None:
+    assert report.passed
+    assert report.as_text().endswith("all is well")
+    first = facts(report, "Its first answers")
+    assert first["prefers a right answer to a wrong one"].value is True
+
+
+def test_it_tells_what_was_loaded(report: Report) -> None:
+    loaded = facts(report, "What was loaded")
+    assert loaded["layout"].value == "transformers"
+    assert len(str(loaded["fingerprint"].value)) == 64
+    assert loaded["number type"].value == "float32 on cpu"
+
+
+def test_the_seven_is_judged_in_the_critics_own_words(report: Report) -> None:
+    for kind in ("pointwise", "pairwise"):
+        (section,) = (s for s in report.sections if s.title == f"The seven, {kind}")
+        assert all(isinstance(fact.value, float | bool) for fact in section.facts)
+        assert all(written for _, written in section.words)
+        assert len(section.words) == 2
+
+
+def test_the_form_that_the_critic_speaks_is_the_likeliest(report: Report) -> None:
+    forms = facts(report, "Which verdict form")
+    values = {name.split(maxsplit=1)[-1]: fact.value for name, fact in forms.items()}
+    assert set(values) == {
+        "'Score: '",
+        "'The first response is better'",
+        "'The second response is better'",
+        "'The two responses are equally good'",
+    }
+    assert all(isinstance(value, float) and value <= 1e-6 for value in values.values())
+    likely = -0.7  # nats: more probable than everything else together
+    assert [name for name, value in values.items() if float(str(value)) > likely] == [
+        "'Score: '",
+        "'The first response is better'",
+    ]
+
+
+def test_both_readouts_of_a_critic_that_speaks_first_agree(report: Report) -> None:
+    agreement = facts(report, "Direct against after a critique")
+    difference = agreement["largest difference of the two"].value
+    assert isinstance(difference, float)
+    assert difference < 1e-3
+
+
+def test_speed_is_told_for_each_number_of_candidates(report: Report) -> None:
+    speed = facts(report, "Speed and memory")
+    assert all(isinstance(fact.value, float) and fact.value > 0 for fact in speed.values())
+    assert len(speed) == 4
+
+
+def test_the_page_and_the_json_say_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "verification.json"
+    done = run("--max-critique-tokens", "16", "--json", str(path))
+    assert done.returncode == 0, done.stderr
+    told: dict[str, Any] = json.loads(path.read_text())
+    assert told["passed"]
+    for section in told["sections"]:
+        assert section["title"] in done.stdout
+        for fact in section["facts"]:
+            assert fact["name"] in done.stdout
+
+
+def test_weights_that_judge_nothing_fail_and_say_why() -> None:
+    done = run("--model", str(GOLDEN.folder / "checkpoint"), "--vision-heads", "4",
+               "--max-critique-tokens", "8")  # fmt: skip
+    assert done.returncode == 1
+    assert "original LLaVA-NeXT" in done.stdout
+    assert "FAIL prefers a right answer to a wrong one" in done.stdout
+    assert done.stdout.rstrip().endswith("SOMETHING IS WRONG: see the lines marked FAIL")
+
+
+def test_what_cannot_be_loaded_is_an_error_on_one_line(tmp_path: Path) -> None:
+    done = run("--model", str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("adjudge-server verify: --model ")
+    assert "Traceback" not in done.stderr
+
+
+def test_one_failed_fact_fails_the_report() -> None:
+    sound = Section("a", [Fact("x", 1.0, passed=True), Fact("y", None, note="not measured")])
+    assert Report("r", [sound]).passed
+    broken = Section("b", [Fact("z", 2.0, passed=False)])
+    assert not Report("r", [sound, broken]).passed
+    assert "FAIL z" in Report("r", [sound, broken]).as_text()
