@@ -8,6 +8,9 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -17,14 +20,17 @@ from tokenizers import Tokenizer
 
 from adjudge_server.config import Config
 from adjudge_server.content import Message, Part, Question, RawImage, Role
-from adjudge_server.critic import Critic, Query
+from adjudge_server.critic import Critic, Query, Turn
+from adjudge_server.critics.conversation import Piece
 from adjudge_server.critics.preparing import IMAGE_SLOT, PreparedPrompt
+from adjudge_server.critics.sequence_classification import SequenceClassificationCritic
 from adjudge_server.images import decode
 from adjudge_server.loading import load_critic
 from adjudge_server.queries import Limits, ask
 from adjudge_server.templates import Kind, Template
 from adjudge_server.tokenization import TextTokenizer
 from tests.golden.test_golden import GOLDEN
+from tests.server import checkpoints
 
 EXAMPLES = 2000
 """Hostile texts for each family, over all its templates."""
@@ -40,26 +46,62 @@ class Family:
     """With all its added tokens."""
     text_tokenizer: TextTokenizer
 
+    @classmethod
+    def of(cls, critic: Critic[Any], tokenizer: Path) -> "Family":
+        definition = tokenizer.read_text(encoding="utf-8")
+        whole = Tokenizer.from_str(definition)
+        whole.no_truncation()
+        whole.no_padding()
+        return cls(critic, whole, TextTokenizer(definition))
+
+    def pieces(self, asked: Query) -> list[Piece]:
+        """The whole prompt as its chat layout has it."""
+        critic = self.critic
+        if isinstance(critic, SequenceClassificationCritic):
+            turns = (*asked.turns, Turn(Role.ASSISTANT, asked.candidates[0]))
+            return critic._chat_template.pieces(turns, answer=False)
+        pieces: list[Piece] = critic._preparer._chat.pieces(asked.text, len(asked.pictures))
+        return pieces
+
 
 @cache
 def embedded() -> Family:
-    definition = (GOLDEN.folder.parent.parent.parent / EMBEDDED_TOKENIZER).read_text()
-    return Family(load_critic(Config()), Tokenizer.from_str(definition), TextTokenizer(definition))
-
-
-EMBEDDED_TOKENIZER = "server/adjudge_server/embedded/tokenizer.json"
+    directory = Path(str(files("adjudge_server") / "embedded"))
+    return Family.of(load_critic(Config()), directory / "tokenizer.json")
 
 
 @cache
 def original() -> Family:
     """The original layout, with a tokenizer whose `<image>` is an added token."""
     folder = GOLDEN.folder / "checkpoint"
-    critic = load_critic(Config(model=folder, vision_heads=4))
-    definition = (folder / "tokenizer.json").read_text()
-    return Family(critic, Tokenizer.from_str(definition), TextTokenizer(definition))
+    critic = load_critic(Config(model=folder, vision_heads=4, template_set="llava-critic"))
+    return Family.of(critic, folder / "tokenizer.json")
 
 
-FAMILIES: dict[str, Callable[[], Family]] = {"embedded": embedded, "original": original}
+def text_model(**options: Any) -> Family:
+    with TemporaryDirectory() as folder:
+        directory = checkpoints.write_text_model(Path(folder), **options)
+        return Family.of(load_critic(Config(model=directory)), directory / "tokenizer.json")
+
+
+@cache
+def causal_lm() -> Family:
+    return text_model(
+        tokenizer=checkpoints.metaspace_tokenizer(), chat_template=checkpoints.LLAMA_3
+    )
+
+
+@cache
+def sequence_classification() -> Family:
+    return text_model(scalar=True)
+
+
+FAMILIES: dict[str, Callable[[], Family]] = {
+    "embedded": embedded,
+    "original": original,
+    "causal_lm": causal_lm,
+    "sequence_classification": sequence_classification,
+}
 
 INNOCENT = "A seven."
 OUTSIDE = ("<think>", "</think>", "<tool_call>", "<|vision_start|>", "<|image_pad|>", "<s>", "</s>")
@@ -123,7 +165,7 @@ def structure(family: Family, item: PreparedPrompt) -> list[int]:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_hostile_text_changes_nothing_but_text(name: str) -> None:
     family = FAMILIES[name]()
-    seen = 0
+    texts, seen = hostile(family), 0
 
     @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
     @given(data=st.data())
@@ -131,7 +173,7 @@ def test_hostile_text_changes_nothing_but_text(name: str) -> None:
         nonlocal seen
         template = data.draw(st.sampled_from(family.critic.card.templates))
         attacked = data.draw(st.sampled_from([s for s in SLOTS if s in template.slots]))
-        text = data.draw(hostile(family))
+        text = data.draw(texts)
         picture = family.critic.card.sees_images and data.draw(st.booleans())
         innocent = dict.fromkeys(SLOTS, INNOCENT)
         clean = prepared(family, query(family, template, innocent, picture=picture))
@@ -141,7 +183,7 @@ def test_hostile_text_changes_nothing_but_text(name: str) -> None:
         assert item.tree == clean.tree
         turn = own_turn(family, clean)
         assert item.token_ids[-len(turn) :] == turn
-        assert texts_between(family, item) == texts_around(family, asked.text, picture)
+        assert texts_between(family, item) == texts_around(family, asked)
         seen += 1
 
     check()
@@ -167,35 +209,31 @@ def texts_between(family: Family, item: PreparedPrompt) -> list[str]:
     ]
 
 
-def texts_around(family: Family, text: str, picture: bool) -> list[str]:
+def texts_around(family: Family, asked: Query) -> list[str]:
     """The texts of the chat, as they must come back."""
-    normalised = family.tokenizer.normalizer.normalize_str if family.tokenizer.normalizer else str
-    pieces = [
-        p
-        for p in family.critic._preparer._chat.pieces(text, int(picture))
-        if isinstance(p, str) and p
-    ]
-    return [normalised(piece) for piece in pieces]
+    pieces = [p for p in family.pieces(asked) if isinstance(p, str) and p]
+    return [family.text_tokenizer.decode(family.text_tokenizer.encode(piece)) for piece in pieces]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_text_without_an_added_token_has_the_original_ids(name: str) -> None:
     family = FAMILIES[name]()
     added = family.text_tokenizer.added
+    hostile_texts = hostile(family)
 
     @settings(max_examples=EXAMPLES // 4, deadline=None, suppress_health_check=list(HealthCheck))
     @given(data=st.data())
     def check(data: st.DataObject) -> None:
         template = data.draw(st.sampled_from(family.critic.card.templates))
-        texts = {slot: data.draw(hostile(family)) for slot in SLOTS}
+        texts = {slot: data.draw(hostile_texts) for slot in SLOTS}
         for token in added:
             texts = {slot: text.replace(token, "") for slot, text in texts.items()}
         asked = query(family, template, texts, picture=False)
-        if any(token in asked.text for token in added):
+        everything = asked.text + asked.prompt + "".join(asked.candidates)
+        if any(token in everything for token in added):
             return  # two halves met
         whole = "".join(
-            piece if isinstance(piece, str) else piece.text
-            for piece in family.critic._preparer._chat.pieces(asked.text, 0)
+            piece if isinstance(piece, str) else piece.text for piece in family.pieces(asked)
         )
         expected = family.tokenizer.encode(whole, add_special_tokens=False).ids
         assert list(prepared(family, asked).token_ids) == expected
