@@ -135,6 +135,17 @@ def test_a_tokenizer_without_tokenizer_json_has_the_same_ids(copy: Path, expecte
     assert_equal(read(load(copy)), expected)
 
 
+def test_a_token_that_only_the_older_file_knows_is_an_added_token(
+    copy: Path, expected: Reading
+) -> None:
+    path = copy / "tokenizer.json"
+    definition = json.loads(path.read_text())
+    kept = [token for token in definition["added_tokens"] if token["content"] != "<image>"]
+    assert len(kept) < len(definition["added_tokens"])
+    path.write_text(json.dumps(definition | {"added_tokens": kept}))
+    assert_equal(read(load(copy)), expected)
+
+
 @pytest.mark.parametrize("style", ["new", "new, vision_model", "old"])
 def test_both_layouts_of_transformers_are_the_same_model(
     copy: Path, tmp_path_factory: pytest.TempPathFactory, expected: Reading, style: str

@@ -81,9 +81,16 @@ def _told(problem: Any) -> str:
 
 
 def read_tokenizer(directory: Path) -> TextTokenizer:
-    """From tokenizer.json, or, where there is none, from Qwen2's vocab.json and merges.txt."""
-    if (directory / "tokenizer.json").is_file():
-        return TextTokenizer.from_file(directory / "tokenizer.json")
+    """From tokenizer.json, or, where there is none, from Qwen2's vocab.json and merges.txt.
+
+    Tokens that only added_tokens.json knows are added tokens too: the model has rows for them.
+    """
+    if definition := read_json(directory / "tokenizer.json"):
+        known = {token["content"] for token in definition["added_tokens"]}
+        for content, token_id in read_json(directory / "added_tokens.json").items():
+            if content not in known:
+                definition["added_tokens"].append({"content": content, "id": token_id})
+        return TextTokenizer(json.dumps(definition))
     if not (directory / "vocab.json").is_file() or not (directory / "merges.txt").is_file():
         raise ValueError("no tokenizer.json, and no vocab.json with merges.txt")
     slow = Qwen2Tokenizer.from_pretrained(directory, local_files_only=True)
