@@ -38,9 +38,9 @@ class Template:
     """SHA-256, hex, of everything that decides what the critic reads and what is an answer."""
     kind: TemplateKind
     min_reward: float | None
-    """None for pairwise templates."""
+    """None for pairwise templates, and where rewards have no range."""
     max_reward: float | None
-    """None for pairwise templates."""
+    """None for pairwise templates, and where rewards have no range."""
     answers: tuple[str, ...]
     """Labels of the answers whose probabilities are read."""
     accepts_reference: bool

@@ -39,7 +39,8 @@ class Reward:
     """How good a candidate is, by a pointwise template."""
 
     reward: float
-    """The expected score, within the template's range, finite; higher is better."""
+    """Finite; higher is better. The expected score, within the template's range; of a yes/no
+    template the log-odds in nats, of a scalar head its value, both without a range."""
     mode: float | None = None
     """The most probable score."""
     standard_deviation: float | None = None

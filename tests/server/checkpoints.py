@@ -148,7 +148,12 @@ def metaspace_tokenizer(scheme: str = "first") -> str:
             [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
         )
     tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
     )
     trainer = trainers.BpeTrainer(
         vocab_size=700,
@@ -214,7 +219,7 @@ def write_text_model(
     else:
         model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in (p for p in model.parameters() if p.ndim > 1):
             parameter.mul_(4)
     model.save_pretrained(directory)
     (directory / "tokenizer.json").write_text(definition, encoding="utf-8")

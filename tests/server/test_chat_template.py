@@ -1,12 +1,13 @@
 """A checkpoint's own chat template: what is ours in it, and what is only text."""
 
+import json
 from functools import cache
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from adjudge_server.content import Role
@@ -33,7 +34,7 @@ LAYOUTS = {
     ),
 }
 texts = st.lists(
-    st.sampled_from([" ", "\n", "\t", "\xa0", "\x1f", "a", "7", "é", "🎉", "word ", "[/INST]", "\r"]),
+    st.sampled_from([*" \n\t\r\xa0\x1fa7é🎉", "word ", "[/INST]"]),
     max_size=8,
 ).map("".join) | st.text(max_size=20)
 
@@ -81,7 +82,8 @@ def test_text_without_added_tokens_has_the_ids_that_transformers_gives(name: str
 def test_added_tokens_in_text_are_text(name: str) -> None:
     template, tokenizer, _ = layout(name)
     added = set(tokenizer.added.values())
-    hostile = [*tokenizer.added, "adjudge0text", "{{ bos_token }}", "{% endfor %}"]
+    attacks = [*tokenizer.added, "adjudge0text", "{{ bos_token }}", "{% endfor %}"]
+    hostile = st.lists(st.sampled_from(attacks)).map("".join)
 
     def structure(contents: list[str]) -> list[int]:
         pieces = template.pieces(conversation(*contents), answer=False)
@@ -94,7 +96,7 @@ def test_added_tokens_in_text_are_text(name: str) -> None:
     plain = structure(["a", "b", "c", "d"])
 
     @settings(deadline=None)
-    @given(contents=st.lists(st.lists(st.sampled_from(hostile)).map("".join), min_size=4, max_size=4))
+    @given(contents=st.lists(hostile, min_size=4, max_size=4))
     def check(contents: list[str]) -> None:
         assert structure(contents) == plain
 
@@ -175,7 +177,7 @@ def test_turns_may_stand_in_another_order_than_they_came() -> None:
 
 
 def test_the_date_of_the_day_is_not_in_a_prompt() -> None:
-    source = "{{ strftime_now('%Y-%m-%d') }}" + LINES.replace("%%", "%") % "m['content']"
+    source = "{{ strftime_now('%Y-%m-%d') }}" + LINES % "m['content']"
     pieces = chatml(source).pieces(conversation("a"), answer=False)
     assert pieces[0] == "26 Jul 2024"
 
@@ -187,9 +189,8 @@ def test_a_model_that_may_think_is_asked_not_to() -> None:
 
 def test_special_tokens_swallow_the_white_space_beside_them() -> None:
     whole = Tokenizer.from_str(checkpoints.tiny_tokenizer())
-    from tokenizers import AddedToken
-
-    whole.add_special_tokens([AddedToken("<|user|>", rstrip=True), AddedToken("<|e|>", lstrip=True)])
+    swallow = [AddedToken("<|user|>", rstrip=True), AddedToken("<|e|>", lstrip=True)]
+    whole.add_special_tokens(swallow)
     tokenizer = TextTokenizer(whole.to_str())
     source = "{% for m in messages %}<|user|>\n{{ m['content'] }}\n<|e|> {% endfor %}"
     template = ChatTemplate(source, {}, tokenizer)
@@ -213,8 +214,6 @@ def test_a_chat_template_is_found_in_all_places(tmp_path: Path, way: str) -> Non
         (directory / "tokenizer_config.json").write_text('{"chat_template": "{{ 1 / 0 }}"}')
         (directory / "chat_template.jinja").write_text(checkpoints.CHATML)
     elif way == "named":
-        import json
-
         both = [
             {"name": "tool_use", "template": "{{ 1 / 0 }}"},
             {"name": "default", "template": checkpoints.CHATML},
@@ -227,8 +226,6 @@ def test_a_chat_template_is_found_in_all_places(tmp_path: Path, way: str) -> Non
 def test_a_tokenizer_that_cannot_be_followed_is_refused(tmp_path: Path) -> None:
     """A token that only counts between blanks is no token before a line end."""
     directory = checkpoints.write_text_model(tmp_path)
-    import json
-
     whole = json.loads((directory / "tokenizer.json").read_text())
     for token in whole["added_tokens"]:
         token["single_word"] = True

@@ -92,7 +92,6 @@ def load_model(
         output_loading_info=True,
     )
     checkpoint.check_report(report)
-    checkpoint.own_weights(model)
     return model
 
 

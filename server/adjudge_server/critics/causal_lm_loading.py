@@ -39,7 +39,7 @@ def load(
     model = causal_body.load_model(
         AutoModelForCausalLM, directory, config, checkpoint.number_type(dtype, device)
     )
-    model = model.to(device).eval()
+    model = checkpoint.place(model, device)
     card = CriticCard(
         name=name,
         revision=directory.name,

@@ -97,6 +97,14 @@ class ChatTemplate:
         more ways of treating what stands beside an added token than are repeated here."""
         whole.no_truncation()
         whole.no_padding()
+        known = self._tokenizer.added
+        whole.add_special_tokens(  # those that another file knows
+            [
+                token
+                for token in sorted(known, key=known.__getitem__)
+                if whole.token_to_id(token) is None
+            ]
+        )
         turns = [Turn(Role.USER, "What is 2 + 2?")]
         ids = encode(self.pieces(turns, answer=True), self._tokenizer)
         layout = self._layout((Role.USER,), True)

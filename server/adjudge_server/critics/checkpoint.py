@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,6 +18,7 @@ transformers_logging.disable_progress_bar()  # a server's log is not a terminal
 transformers_logging.set_verbosity_error()  # what it warns of when loading is refused here
 
 Shapes = Mapping[str, tuple[int, ...]]
+M = TypeVar("M", bound=nn.Module)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -128,14 +129,17 @@ def fingerprint(directory: Path) -> str:
     return whole.hexdigest()
 
 
-def own_weights(model: nn.Module) -> None:
-    """Copies every tensor into memory of this process, one at a time.
+def place(model: M, device: str) -> M:
+    """The model on a device, in memory of its own, one tensor at a time.
 
-    They may lie in the mapped file, where they would change with it: a trainer that overwrites the
-    checkpoint would change the critic without a word, and one that cuts it would kill the server.
+    On a CPU its tensors may lie in the mapped file, where they would change with it: a trainer that
+    overwrites the checkpoint would change the critic without a word, and one that cuts it would
+    kill the server.
     """
-    for tensor in (*model.parameters(), *model.buffers()):
-        tensor.data = tensor.data.clone()
+    if torch.device(device).type == "cpu":
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.data = tensor.data.clone()
+    return model.to(device).eval()
 
 
 def number_type(dtype: str, device: str) -> str:

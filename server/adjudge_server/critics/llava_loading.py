@@ -43,8 +43,7 @@ def load(
     if QWEN_1_5.end not in tokenizer.added:
         raise ValueError(f"the tokenizer has no {QWEN_1_5.end}, which ends a turn")
     model = _model(directory, config, key_mapping, checkpoint.number_type(dtype, device))
-    checkpoint.own_weights(model)
-    model = model.to(device).eval()
+    model = checkpoint.place(model, device)
     card = CriticCard(
         name=name,
         revision=directory.name,

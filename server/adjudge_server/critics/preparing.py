@@ -91,9 +91,10 @@ class Preparer:
         count, characters = boundary(written, start)
         text = "".join(step.text for step in written)
         turn = self._chat.turn + text[:characters]
-        tree = self._tree(
-            item.template, turn[-CONTEXT:], opening=opening, lead=text[characters:start]
-        )
+        lead = text[characters:start]
+        if count == 0:  # some tokenizers do not show the space that the first word begins with
+            lead = lead or self._chat.lead
+        tree = self._tree(item.template, turn[-CONTEXT:], opening=opening, lead=lead)
         token_ids = item.token_ids + tuple(step.token for step in written[:count])
         if error := too_long(len(token_ids) + len(tree.tokens), self._max_input_tokens):
             raise error

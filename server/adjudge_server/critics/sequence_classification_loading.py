@@ -48,7 +48,7 @@ def load(
     )
     if not hasattr(model, "score"):
         raise ValueError(f"config.json: model_type {config.model_type!r} has no head named score")
-    model = model.to(device).eval()
+    model = checkpoint.place(model, device)
     card = CriticCard(
         name=name,
         revision=directory.name,

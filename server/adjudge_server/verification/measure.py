@@ -111,9 +111,10 @@ def _wordings(critic: Critic[Any], item: Any, template: Template) -> list[Form]:
 
 
 def _first_query(critic: Critic[Any], template: Template) -> Query:
+    known = questions.known(critic.card)
     if template.kind is Kind.POINTWISE:
-        return questions.score_queries(critic.card, template, [questions.RIGHT])[0]
-    pair = (questions.RIGHT, questions.CROSS)
+        return questions.score_queries(critic.card, template, [known.right])[0]
+    pair = (known.right, known.wrong)
     return questions.pair_queries(critic.card, template, [pair])[0]
 
 
@@ -125,14 +126,14 @@ def company(critic: Critic[Any], queries: Sequence[Query]) -> float:
     for chosen in (range(len(queries)), range(len(queries))[::-1], range(0, len(queries), 3)):
         together = readings(critic, [queries[i] for i in chosen])
         for index, reading in zip(chosen, together, strict=True):
-            difference = np.abs(reading.answer_log_probs - alone[index].answer_log_probs)
+            difference = np.abs(reading.numbers - alone[index].numbers)
             worst = max(worst, float(difference.max()))
     return worst
 
 
 def seconds_per_candidate(critic: Critic[Any], template: Template, count: int) -> float:
     """Median of a few rounds, preparation included, for one prompt with `count` candidates."""
-    answers = [f"{questions.RIGHT} Candidate {i}." for i in range(count)]
+    answers = [f"{questions.known(critic.card).right} Candidate {i}." for i in range(count)]
     durations = []
     for _ in range(ROUNDS):
         began = time.perf_counter()

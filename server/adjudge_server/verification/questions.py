@@ -1,6 +1,7 @@
-"""What is asked in a verification: the well-known seven, and answers to it from right to wrong."""
+"""What is asked in a verification: questions whose answers are known."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 
 from adjudge_server.content import EncodedImage, Message, Part, Question, Role
@@ -9,16 +10,50 @@ from adjudge_server.images import Picture, decode
 from adjudge_server.queries import Asked, Limits, ask
 from adjudge_server.templates import Template
 
-PROMPT = "What this image presents?"
-RIGHT = "This is a handwritten number seven."
-CROSS = (
-    "The image is a black and white sketch of a line that appears to be in the shape of a cross."
-    " The line is a simple and straightforward representation of the cross shape, with two straight"
-    " lines intersecting at a point."
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A question whose answers are known, from right to wrong."""
+
+    name: str
+    prompt: str
+    answers: tuple[str, ...]
+
+    @property
+    def right(self) -> str:
+        return self.answers[0]
+
+    @property
+    def wrong(self) -> str:
+        return self.answers[1]
+
+
+SEVEN = Known(
+    "the seven",
+    "What this image presents?",
+    (
+        "This is a handwritten number seven.",
+        "The image is a black and white sketch of a line that appears to be in the shape of a"
+        " cross. The line is a simple and straightforward representation of the cross shape, with"
+        " two straight lines intersecting at a point.",
+        "It might be a one, or perhaps a seven.",
+        "This is an image.",
+        "",
+    ),
 )
-"""Of the published example, where the critic is to prefer the seven."""
-ANSWERS = (RIGHT, CROSS, "It might be a one, or perhaps a seven.", "This is an image.", "")
+"""The published example, where the critic is to prefer the seven to the cross."""
+SUM = Known(
+    "the sum",
+    "What is 2 + 2?",
+    ("2 + 2 is 4.", "2 + 2 is 17.", "It might be 4, or perhaps 5.", "That is a sum.", ""),
+)
+"""For critics that see no pictures."""
 MAX_PIXELS = 10_000
+
+
+def known(card: CriticCard) -> Known:
+    """What a critic is asked."""
+    return SEVEN if card.sees_images else SUM
 
 
 def seven() -> EncodedImage:
@@ -29,12 +64,12 @@ def seven() -> EncodedImage:
 def asked(card: CriticCard, template: Template) -> Asked:
     """The question of the published example, as a template wants it."""
     with_text = "prompt" in template.slots or not template.slots
-    text: tuple[Part, ...] = (PROMPT,) if with_text else ()
+    text: tuple[Part, ...] = (known(card).prompt,) if with_text else ()
     picture: tuple[Part, ...] = (seven(),) if card.sees_images else ()
     question = Question(
         (Message(Role.USER, (*text, *picture)),),
         template.name,
-        reference=RIGHT if "reference" in template.slots else None,
+        reference=known(card).right if "reference" in template.slots else None,
         rubric="Is it right?" if "rubric" in template.slots else None,
     )
     return ask(question, template.kind, card, Limits(1, 1000, 1000), _read)

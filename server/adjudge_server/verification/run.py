@@ -115,11 +115,12 @@ def _first_answers(critic: Critic[Any]) -> Iterator[Fact]:
 def _sevens(subject: _Subject) -> Iterator[Section]:
     pointwise, pairwise = subject.template(Kind.POINTWISE), subject.template(Kind.PAIRWISE)
     card = subject.critic.card
+    known = questions.known(card)
     if pointwise:
-        queries = questions.score_queries(card, pointwise, questions.ANSWERS)
+        queries = questions.score_queries(card, pointwise, known.answers)
         yield _seven(subject, pointwise, queries, "points", right=0, wrong=1)
     if pairwise:
-        pairs = [(questions.RIGHT, questions.CROSS), (questions.CROSS, questions.RIGHT)]
+        pairs = [(known.right, known.wrong), (known.wrong, known.right)]
         queries = questions.pair_queries(card, pairwise, pairs)
         yield _seven(subject, pairwise, queries, "nats", right=0, wrong=1)
 
@@ -142,18 +143,28 @@ def _seven(
     better, worse = values[right], values[wrong]
     if isinstance(better, float) and isinstance(worse, float):
         facts.append(
-            Fact("the seven is preferred to the cross", better > worse, passed=better > worse)
+            Fact(
+                "the right answer is preferred to the wrong one",
+                better > worse,
+                passed=better > worse,
+            )
         )
     else:
         facts.append(
-            Fact("the seven is preferred to the cross", None, note="not read", passed=False)
+            Fact(
+                "the right answer is preferred to the wrong one",
+                None,
+                note="not read",
+                passed=False,
+            )
         )
     words = []
     if template.answers:
         for query in (queries[right], queries[wrong]):
             written = measure.critique(subject.critic, query, subject.max_critique_tokens)
             words.append((_short(query), written.text))
-    return Section(f"The seven, {template.kind.value}", facts, words)
+    title = questions.known(subject.critic.card).name.capitalize()
+    return Section(f"{title}, {template.kind.value}", facts, words)
 
 
 def _direct(
@@ -197,7 +208,8 @@ def _agreement(subject: _Subject) -> Iterator[Fact]:
         yield Fact("rewards by both readouts", None, note="no template offers both")
         return
     critic = subject.critic
-    queries = questions.score_queries(critic.card, template, questions.ANSWERS)
+    answers = questions.known(critic.card).answers
+    queries = questions.score_queries(critic.card, template, answers)
     differences = []
     for query, direct in zip(queries, _direct(critic, template, queries), strict=True):
         written = measure.critique(critic, query, subject.max_critique_tokens)
@@ -211,11 +223,12 @@ def _agreement(subject: _Subject) -> Iterator[Fact]:
 
 def _company(subject: _Subject) -> Fact:
     critic = subject.critic
+    answers = questions.known(critic.card).answers
     queries = [
         query
         for template in critic.card.templates
         if template.kind is Kind.POINTWISE
-        for query in questions.score_queries(critic.card, template, questions.ANSWERS)
+        for query in questions.score_queries(critic.card, template, answers)
     ]
     difference = measure.company(critic, queries)
     tolerance = COMPANY_TOLERANCE.get(critic.card.dtype, 1e-3)
