@@ -7,8 +7,10 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from adjudge_server.config import Config
 from adjudge_server.hub import is_hub_id
@@ -44,8 +46,15 @@ HELP = {
     "max_retained_seconds": "how long such a picture is kept after its last use",
 }
 
-KINDS: dict[str, type] = {
-    "model": Path,
+
+def _model(text: str) -> Path:
+    """What is written like a path stays one, also where `Path` would take its marks away."""
+    is_path = text.startswith((".", "/", "~")) or text.endswith("/")
+    return Path(text).expanduser().absolute() if is_path else Path(text)
+
+
+KINDS: dict[str, Callable[[str], Any]] = {
+    "model": _model,
     "templates": Path,
     "vision_heads": int,
     "repetition_penalty": float,

@@ -11,6 +11,7 @@ MIB = 1 << 20
 CRITICS = ("auto", "fake", *FAMILIES)
 CHOICES = {
     "critic": CRITICS,
+    "dtype": ("auto", "float16", "bfloat16", "float32", "float64"),
     "convert_rgb": ("first", "last"),
     "exif": ("apply", "ignore"),
     "several_pictures": ("anyres", "pad"),

@@ -12,7 +12,13 @@ from functools import partial
 from typing import TypeVar
 
 from adjudge_server.critic import Prepared, Reading, Written
-from adjudge_server.errors import AdjudgeError, NotReady, VerdictNotFound, as_failure
+from adjudge_server.errors import (
+    AdjudgeError,
+    InputTooLong,
+    NotReady,
+    VerdictNotFound,
+    as_failure,
+)
 from adjudge_server.judge import Judge, Work
 from adjudge_server.templates import Template, VerdictPlace
 from adjudge_server.verdict import Located, Locator
@@ -48,6 +54,11 @@ async def critique(
 ) -> AsyncGenerator[Event, None]:
     """Yields text as it is written, the Verdict once (an error in its place if it cannot be read),
     and Ended last. Close it if you leave it: it holds keys and values on the model's device."""
+    room = judge.card.max_input_tokens - item.shared_tokens - item.own_tokens
+    max_tokens = min(max_tokens, room)
+    if max_tokens < 1:
+        yield InputTooLong("it leaves no room for a critique", maximum=judge.card.max_input_tokens)
+        return
     steps = judge.critic.critique(item, max_tokens)
     try:
         locator = Locator(template)
@@ -61,7 +72,7 @@ async def critique(
                 yield await _verdict(judge, item, written, found, deadline)
         truncated = len(written) == max_tokens
         if found is None:
-            ending = _at_the_end(template, locator, len(written), truncated)
+            ending = at_the_end(template, locator, len(written), truncated)
             if isinstance(ending, Located):
                 yield await _verdict(judge, item, written, ending, deadline)
             else:
@@ -80,9 +91,10 @@ async def critique(
             judge.batcher.call(steps.close)
 
 
-def _at_the_end(
+def at_the_end(
     template: Template, locator: Locator, num_tokens: int, truncated: bool
 ) -> Located | VerdictNotFound:
+    """The verdict of a critique that is over, or why there is none."""
     found = locator.end()
     if truncated and template.verdict is VerdictPlace.LAST:
         found = None  # who knows what the critic would have come to

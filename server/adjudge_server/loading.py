@@ -64,7 +64,7 @@ def _load(directory: Path, config: Config, own: Sequence[Template]) -> Critic[An
         _loader(family),
         directory,
         name=config.name or (config.model or directory).name,
-        device=checkpoint.pick_device() if config.device == "auto" else config.device,
+        device=checkpoint.pick_device(config.device),
         dtype=config.dtype,
         max_input_tokens=config.max_input_tokens,
     )

@@ -28,11 +28,21 @@ class TextTokenizer:
         self._after_start = Tokenizer.from_str(json.dumps(whole))
         self.added: Mapping[str, int] = added
         """Ids of the added tokens by their text."""
+        self._added_ids = frozenset(added.values())
+        self._check_plain(whole["model"])
         self.strips_before = frozenset(t["content"] for t in tokens if t.get("lstrip"))
         self.strips_after = frozenset(t["content"] for t in tokens if t.get("rstrip"))
         """Added tokens that swallow the white space before or after them."""
         self.size = max([*added.values(), self._tokenizer.get_vocab_size() - 1]) + 1
         """Real entries: ids from here on are padding rows of the model's head."""
+
+    def _check_plain(self, model: Mapping[str, Any]) -> None:
+        """Raises ValueError where the vocabulary itself spells added tokens, as Unigram's may: then
+        a text could still become one."""
+        unknown = {self.added.get(str(model.get("unk_token"))), model.get("unk_id")}
+        for text in self.added:
+            if (self._added_ids - unknown).intersection(self.encode(text)):
+                raise ValueError(f"tokenizer.json: the text {text!r} would be that special token")
 
     @classmethod
     def from_file(cls, path: Path) -> "TextTokenizer":
@@ -50,7 +60,7 @@ class TextTokenizer:
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of the ids; special tokens are left out."""
-        plain = [i for i in token_ids if i not in self.added.values()]
+        plain = [i for i in token_ids if i not in self._added_ids]
         text: str = self._tokenizer.decode(plain, skip_special_tokens=False)
         return text
 

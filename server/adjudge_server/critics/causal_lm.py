@@ -30,11 +30,7 @@ class CausalLmCritic:
         self._repetition_penalty = repetition_penalty
         self.decoder = Decoder(model.base_model)
         self._head = VocabularyHead(
-            self.decoder,
-            model.get_output_embeddings(),
-            tokenizer,
-            end_tokens,
-            card.max_input_tokens,
+            self.decoder, model.get_output_embeddings(), tokenizer, end_tokens
         )
 
     def prepare(self, queries: Sequence[Query]) -> list[PreparedPrompt | InputTooLong]:

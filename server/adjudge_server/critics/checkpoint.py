@@ -38,6 +38,10 @@ def weight_files(directory: Path) -> list[Path]:
     """The safetensors files that make up a checkpoint. Raises ValueError where some are missing."""
     single = directory / "model.safetensors"
     index = read_json(directory / "model.safetensors.index.json").get("weight_map")
+    if index and single.is_file() and single.name not in index.values():
+        raise ValueError(
+            f"both {single.name} and the index of other shards: which are the weights?"
+        )
     if index:
         names = sorted(set(index.values()))
     elif single.is_file():
@@ -144,7 +148,8 @@ def place(model: M, device: str) -> M:
 
 def number_type(dtype: str, device: str) -> str:
     """ "auto" is the checkpoint's own on a GPU and float32 on a CPU, where halves are slow."""
-    return "float32" if dtype == "auto" and device == "cpu" else dtype
+    on_cpu = torch.device(device).type == "cpu"
+    return "float32" if dtype == "auto" and on_cpu else dtype
 
 
 def set_threads(threads: int) -> None:
@@ -152,6 +157,11 @@ def set_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def pick_device() -> str:
-    """The first GPU, or the CPU."""
-    return "cuda:0" if torch.cuda.is_available() else "cpu"
+def pick_device(device: str) -> str:
+    """ "auto" is the first GPU, or the CPU. Raises ValueError for what is no device."""
+    if device == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    try:
+        return str(torch.device(device))
+    except RuntimeError as error:
+        raise ValueError(f"--device {device}: {error}") from error

@@ -33,9 +33,7 @@ class LlavaOnevisionCritic:
         self._repetition_penalty = repetition_penalty
         self._vision = LlavaVision(model.model)
         self.decoder = Decoder(model.model.language_model)
-        self._head = VocabularyHead(
-            self.decoder, model.lm_head, tokenizer, end_tokens, card.max_input_tokens
-        )
+        self._head = VocabularyHead(self.decoder, model.lm_head, tokenizer, end_tokens)
 
     def prepare(self, queries: Sequence[Query]) -> list[PreparedPrompt | InputTooLong]:
         return self._preparer.prepare(queries)

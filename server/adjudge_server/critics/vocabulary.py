@@ -30,15 +30,12 @@ class VocabularyHead:
         head: nn.Module,
         tokenizer: TextTokenizer,
         end_tokens: frozenset[int],
-        max_tokens: int,
     ) -> None:
-        """`end_tokens` end the critic's turn; prompt and what is written are `max_tokens` long at
-        most."""
+        """`end_tokens` end the critic's turn."""
         self._decoder = decoder
         self._head = head
         self._tokenizer = tokenizer
         self._end_tokens = end_tokens
-        self._max_tokens = max_tokens
 
     def read(self, batch: Sequence[PreparedPrompt], embed: Embed) -> list[Reading]:
         """One reading per prompt in order."""
@@ -91,7 +88,6 @@ class VocabularyHead:
         tokens are not penalised, as in the original, whose `generate` sees no prompt ids."""
         written: list[int] = []
         shown = ""
-        max_tokens = min(max_tokens, self._max_tokens - len(item.token_ids))
         # Never a pass for the prompt's last token by itself: a product with a single row sums
         # thousands of keys less exactly.
         with torch.inference_mode():

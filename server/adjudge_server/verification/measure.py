@@ -10,9 +10,10 @@ import numpy as np
 
 from adjudge_server import readout
 from adjudge_server.critic import Critic, Query, Reading, Written
+from adjudge_server.critiques import at_the_end
 from adjudge_server.errors import AdjudgeError, VerdictNotFound
 from adjudge_server.templates import Answer, Kind, Template
-from adjudge_server.verdict import locate
+from adjudge_server.verdict import Locator
 from adjudge_server.verification import questions
 
 ROUNDS = 3
@@ -55,18 +56,25 @@ def prepared(critic: Critic[Any], queries: Sequence[Query]) -> list[Any]:
 def critique(critic: Critic[Any], query: Query, max_tokens: int) -> Critique:
     """Has it written out, and reads at the verdict."""
     (item,) = prepared(critic, [query])
+    room = critic.card.max_input_tokens - item.shared_tokens - item.own_tokens
+    max_tokens = min(max_tokens, room)
     written: list[Written] = list(critic.critique(item, max_tokens))
     text = "".join(piece.text for piece in written)
-    located = locate(query.template, text, ended=True)
+    locator = Locator(query.template)
+    located = locator.feed(text) or at_the_end(
+        query.template, locator, len(written), len(written) == max_tokens
+    )
     reading: Reading | AdjudgeError
-    if located is None:
-        reading = VerdictNotFound(f"no verdict in {len(written)} tokens")
+    if isinstance(located, VerdictNotFound):
+        reading = located
     else:
         try:
             there = critic.after(item, written, located.start, located.opening)
             (reading,) = critic.forward([there])
         except AdjudgeError as error:
             reading = error
+        except ValueError as error:
+            reading = VerdictNotFound(str(error))
     return Critique(text, len(written), reading)
 
 
@@ -122,13 +130,13 @@ def company(critic: Critic[Any], queries: Sequence[Query]) -> float:
     """Nats: the largest change of any answer's log-probability between batches of one, of all, of
     all in reverse, and of every third."""
     alone = [readings(critic, [query])[0] for query in queries]
-    worst = 0.0
+    worst: list[float] = []
     for chosen in (range(len(queries)), range(len(queries))[::-1], range(0, len(queries), 3)):
         together = readings(critic, [queries[i] for i in chosen])
         for index, reading in zip(chosen, together, strict=True):
             difference = np.abs(reading.numbers - alone[index].numbers)
-            worst = max(worst, float(difference.max()))
-    return worst
+            worst.append(float(difference.max()))
+    return float(np.max(worst))  # which a NaN survives, unlike Python's max
 
 
 def seconds_per_candidate(critic: Critic[Any], template: Template, count: int) -> float:
