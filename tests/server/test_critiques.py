@@ -411,3 +411,32 @@ def test_scores_are_answered_while_a_critique_is_being_written(
     assert service.CompareCandidates(compare_request("a", "b"), timeout=20).outcomes
     scored.set()
     assert [event.WhichOneof("event") for event in stream][-3:] == ["error", "end", "provenance"]
+
+
+def test_a_critique_that_the_critics_own_limit_cuts_off_is_cut_off(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the verdict that comes last would be taken from the middle of the reasons."""
+    writes(monkeypatch, "The better response: [first], ", *["at first sight. "] * 900)
+    server = launch(critic="fake", template_set="llava-critic", max_input_tokens=400)
+    with stub(server) as service:
+        (item,) = critiques(service, critique_request("a", "b", pairs=[(0, 1)]))
+    assert kinds(item) == ["text", "error", "end"]
+    assert "cut off" in item[-2].error.message
+    assert item[-1].end.reason == pb.END_REASON_LENGTH
+    assert 0 < item[-1].end.num_tokens < 400
+
+
+def test_a_prompt_that_leaves_no_room_for_a_critique_is_too_long(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = launch(critic="fake", max_input_tokens=400)
+    with stub(server) as service:
+        words = next(
+            n
+            for n in range(400, 0, -1)
+            if not service.ScoreCandidates(score_request("a " * n)).outcomes[0].HasField("error")
+        )
+        (item,) = critiques(service, critique_request("a " * words))
+    assert kinds(item) == ["error"]
+    assert failure(item[0].error).reason == "INPUT_TOO_LONG"

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from adjudge_server import loading
+from adjudge_server.__main__ import parse
 from adjudge_server.config import Config
 from adjudge_server.hub import is_hub_id
 from tests.golden.test_golden import GOLDEN
@@ -49,3 +50,13 @@ def test_an_id_that_cannot_be_had_is_an_error_that_names_it() -> None:
     """Tests run offline, so that only the cache is looked at."""
     with pytest.raises(ValueError, match=f"--model {ID}: "):
         loading.load_critic(Config(model=ID))
+
+
+@pytest.mark.parametrize("text", ["./owner/name", "../owner/name", "owner/name/", "~/owner"])
+def test_what_is_written_like_a_path_stays_one(text: str) -> None:
+    model = parse(["--model", text]).model
+    assert model is not None
+    assert not is_hub_id(model)
+    written_like_an_id = parse(["--model", "owner/name"]).model
+    assert written_like_an_id is not None
+    assert is_hub_id(written_like_an_id)

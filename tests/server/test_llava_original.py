@@ -232,6 +232,14 @@ def test_a_shard_that_is_not_there_is_named(copy: Path) -> None:
         load(copy)
 
 
+def test_two_sets_of_weights_in_one_folder_are_refused(copy: Path) -> None:
+    whole = (copy / "model.safetensors").read_bytes()
+    shard(copy, 2)
+    (copy / "model.safetensors").write_bytes(whole)
+    with pytest.raises(ValueError, match="which are the weights"):
+        load(copy)
+
+
 @pytest.mark.parametrize("left", [4, 1000, -100])
 def test_a_file_cut_short_is_named(copy: Path, left: int) -> None:
     path = shard(copy, 2)[1]
@@ -324,6 +332,14 @@ def test_half_precision_never_runs_eager_attention(copy: Path, dtype: str) -> No
         if hasattr(module, "config")
     }
     assert used == {"adjudge_packed", "sdpa"}
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"), [("device", "gpu"), ("dtype", "bf16"), ("dtype", "int8")]
+)
+def test_a_device_or_number_type_that_is_none_is_named(copy: Path, flag: str, value: str) -> None:
+    with pytest.raises(ValueError, match=f"--{flag} {value}"):
+        load_critic(Config(model=copy, vision_heads=4, **{flag: value}))  # type: ignore[arg-type]
 
 
 def test_a_repetition_penalty_comes_from_the_checkpoint_unless_told(copy: Path) -> None:

@@ -121,3 +121,13 @@ def test_it_reads_a_checkpoints_file(tmp_path_factory: pytest.TempPathFactory) -
     path = tmp_path_factory.mktemp("checkpoint") / "tokenizer.json"
     path.write_text(original().to_str(), encoding="utf-8")
     assert TextTokenizer.from_file(path).encode("sévén") == text_tokenizer().encode("sévén")
+
+
+def test_a_vocabulary_that_spells_special_tokens_is_refused() -> None:
+    """A Unigram lattice matches what is in its vocabulary, added or not."""
+    vocabulary = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), *((c, -4.0) for c in "abc<>/s ")]
+    unigram = Tokenizer(models.Unigram(vocabulary, unk_id=0))
+    assert TextTokenizer(unigram.to_str()).encode("ab") != []
+    unigram.add_special_tokens(["<s>", "</s>", "<unk>"])
+    with pytest.raises(ValueError, match="would be that special token"):
+        TextTokenizer(unigram.to_str())

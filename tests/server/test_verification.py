@@ -1,6 +1,7 @@
 """`adjudge-server verify`: what it says of a sound critic, and of one that is not."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 
 from adjudge_server.config import Config
+from adjudge_server.loading import load_critic
+from adjudge_server.verification import measure, questions
 from adjudge_server.verification.report import Fact, Report, Section
 from adjudge_server.verification.run import verify
 from tests.golden.test_golden import GOLDEN
@@ -115,3 +118,22 @@ def test_one_failed_fact_fails_the_report() -> None:
     broken = Section("b", [Fact("z", 2.0, passed=False)])
     assert not Report("r", [sound, broken]).passed
     assert "FAIL z" in Report("r", [sound, broken]).as_text()
+
+
+def test_a_number_that_is_none_does_not_pass_for_no_difference(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    critic = load_critic(Config(critic="fake"))
+    template = critic.card.templates[0]
+    queries = questions.score_queries(critic.card, template, questions.known(critic.card).answers)
+    assert measure.company(critic, queries) == 0
+    forward = type(critic).forward
+
+    def broken_in_company(self: Any, batch: Any) -> Any:
+        readings = forward(self, batch)
+        if len(batch) > 1:
+            readings[-1].answer_log_probs[3] = float("nan")
+        return readings
+
+    monkeypatch.setattr(type(critic), "forward", broken_in_company)
+    assert math.isnan(measure.company(critic, queries))
