@@ -1,6 +1,5 @@
 """Text-only instruct models as critics: equal to plain transformers, whatever the body."""
 
-import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -136,7 +135,6 @@ def test_hostile_text_changes_nothing_but_text(directory: Path) -> None:
     added = set(critic._head._tokenizer.added.values())
     definition = (directory / "tokenizer.json").read_text(encoding="utf-8")
     family = Family(critic, Tokenizer.from_str(definition), critic._head._tokenizer)
-    templates = itertools.cycle(EVERY)
     turn = critic._head._tokenizer.encode("assistant\n")
 
     def asked(template: Template, texts: list[str]) -> PreparedPrompt:
@@ -155,7 +153,8 @@ def test_hostile_text_changes_nothing_but_text(directory: Path) -> None:
     @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
     @given(texts=st.lists(hostile(family), min_size=5, max_size=5))
     def check(texts: list[str]) -> None:
-        template = next(templates)
+        texts = [text[:300] for text in texts]  # or they are too long together
+        template = EVERY[len("".join(texts)) % len(EVERY)]
         item, expected = asked(template, texts), clean[template.name]
         assert [t for t in item.token_ids if t in added] == [
             t for t in expected.token_ids if t in added
