@@ -41,6 +41,8 @@ class RewardKind(Enum):
 class VerdictPlace(Enum):
     """Which of several verdicts in a critique is the critic's."""
 
+    START = "start"
+    """Only what the critique begins with: a number further on is about something else."""
     FIRST = "first"
     LAST = "last"
 

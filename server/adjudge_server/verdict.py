@@ -44,13 +44,15 @@ class Locator:
         self._searched = 0
         """Up to here no further verdict begins, in characters of the critique."""
         self._found: Located | None = None
+        self._over = False
+        """Whether the critique has begun with something else than a verdict, where one must."""
 
     def feed(self, text: str) -> Located | None:
         """Takes the next piece. Returns the verdict if it is known now; where the last verdict
         counts, it is not before the end."""
         self._text += text
         self._search(ended=False)
-        return self._found if self._place is VerdictPlace.FIRST else None
+        return None if self._place is VerdictPlace.LAST else self._found
 
     def end(self) -> Located | None:
         """The verdict, now that the critic has ended its turn."""
@@ -59,6 +61,9 @@ class Locator:
 
     def _search(self, *, ended: bool) -> None:
         if not self._past_awaited():
+            return
+        if self._place is VerdictPlace.START:
+            self._look_at_start(ended=ended)
             return
         while self._found is None or self._place is VerdictPlace.LAST:
             # The first characters are there to be looked back at, unless they are the critique's.
@@ -69,6 +74,16 @@ class Locator:
             self._found = Located(self._before + match.start(), match.group(1))
             self._searched = self._before + match.end()
         self._forget(self._longest)
+
+    def _look_at_start(self, *, ended: bool) -> None:
+        if self._over or self._found:
+            return
+        start = max(self._searched - self._before, 0)
+        start += len(self._text[start:]) - len(self._text[start:].lstrip())
+        match = self._grammar.match(self._text, start)
+        if match and (ended or self._is_decided(match)):
+            self._found = Located(self._before + match.start(), match.group(1))
+        self._over = ended or len(self._text) - start >= self._longest
 
     def _past_awaited(self) -> bool:
         if self._awaited:

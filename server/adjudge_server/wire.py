@@ -54,6 +54,7 @@ _REWARD_KINDS = {
     RewardKind.SCALAR: pb.REWARD_KIND_SCALAR,
 }
 _VERDICT_PLACES = {
+    VerdictPlace.START: pb.VERDICT_PLACE_START,
     VerdictPlace.FIRST: pb.VERDICT_PLACE_FIRST,
     VerdictPlace.LAST: pb.VERDICT_PLACE_LAST,
 }

@@ -277,6 +277,8 @@ class _VerdictPlaceEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     """The first: it is read as soon as it is written."""
     VERDICT_PLACE_LAST: _VerdictPlace.ValueType  # 2
     """The last: it is read when the critique is complete. If that is cut off, there is none."""
+    VERDICT_PLACE_START: _VerdictPlace.ValueType  # 3
+    """Only one that the critique begins with."""
 
 class VerdictPlace(_VerdictPlace, metaclass=_VerdictPlaceEnumTypeWrapper):
     """Which of several verdicts in a critique counts."""
@@ -287,6 +289,8 @@ VERDICT_PLACE_FIRST: VerdictPlace.ValueType  # 1
 """The first: it is read as soon as it is written."""
 VERDICT_PLACE_LAST: VerdictPlace.ValueType  # 2
 """The last: it is read when the critique is complete. If that is cut off, there is none."""
+VERDICT_PLACE_START: VerdictPlace.ValueType  # 3
+"""Only one that the critique begins with."""
 global___VerdictPlace = VerdictPlace
 
 class _ErrorReason:

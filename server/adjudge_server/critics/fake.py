@@ -92,7 +92,7 @@ class FakeCritic:
         template = item.query.template
         best = template.answers[int(_answer_log_probs(item.query).argmax())]
         verdict = f"{template.opening}{best.forms[0]}"
-        if template.verdict is VerdictPlace.FIRST and not template.after:
+        if template.verdict is not VerdictPlace.LAST and not template.after:
             text = f"{verdict}. I am a fake and looked at nothing."
         else:
             text = f"I am a fake and looked at nothing. {template.after}\n{verdict}"
