@@ -1,6 +1,7 @@
 """LLaVA-OneVision on small random checkpoints: loading, and equality with plain transformers."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -253,3 +254,13 @@ def test_half_precision_stays_near_full(directory: Path, tiny: LlavaOnevisionCri
     assert np.isfinite(half_reading.answer_log_probs).all()
     difference = half_reading.answer_log_probs - full_reading.answer_log_probs
     assert 0 < np.abs(difference).max() < 2.0
+
+
+def test_prompts_that_have_nothing_in_common_are_read_all_the_same(
+    tiny: LlavaOnevisionCritic,
+) -> None:
+    """As where a template begins with its candidate and the chat with nothing."""
+    query = questions.score_query(tiny.card, "What is this?", "A seven.")
+    (item,) = prepared(tiny, query)
+    shared, unshared = (tiny.forward([i])[0] for i in (item, replace(item, shared_tokens=0)))
+    assert np.abs(shared.answer_log_probs - unshared.answer_log_probs).max() < 1e-4

@@ -130,6 +130,18 @@ def test_what_the_configuration_leaves_out_is_inferred(
     assert_equal(read(load(copy)), expected)
 
 
+def test_pictures_that_are_padded_need_no_grids(copy: Path) -> None:
+    configure(copy, without=("image_grid_pinpoints",), image_aspect_ratio="pad")
+    critic = load(copy)
+    query = questions.score_query(
+        critic.card, "What?", "A seven.", EncodedImage(SEVEN.read_bytes())
+    )
+    (item,) = critic.prepare([query])
+    assert isinstance(item, PreparedPrompt)
+    assert item.image_tokens == 27 * 27 + 1
+    assert np.isfinite(critic.forward([item])[0].answer_log_probs).all()
+
+
 def test_a_tokenizer_without_tokenizer_json_has_the_same_ids(copy: Path, expected: Reading) -> None:
     (copy / "tokenizer.json").unlink()
     assert_equal(read(load(copy)), expected)
@@ -201,7 +213,16 @@ def test_a_layer_that_is_not_there_is_missed(copy: Path) -> None:
         load(copy)
 
 
-@pytest.mark.parametrize("key", ["rope_theta", "rms_norm_eps", "num_attention_heads"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "rope_theta",
+        "rms_norm_eps",
+        "num_attention_heads",
+        "image_aspect_ratio",
+        "image_grid_pinpoints",
+    ],
+)
 def test_what_no_weight_tells_must_be_in_the_configuration(copy: Path, key: str) -> None:
     configure(copy, without=(key,))
     with pytest.raises(ValueError, match=f"missing {key}"):

@@ -137,3 +137,21 @@ def test_a_number_that_is_none_does_not_pass_for_no_difference(
 
     monkeypatch.setattr(type(critic), "forward", broken_in_company)
     assert math.isnan(measure.company(critic, queries))
+
+
+def test_the_fake_critic_is_not_verified() -> None:
+    done = run("--critic", "fake")
+    assert done.returncode == 1
+    assert "nothing to verify" in done.stderr
+
+
+def test_what_a_model_raises_fails_a_line_and_not_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    def raises(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(measure, "company", raises)
+    broken = verify(Config(max_critique_tokens=4))
+    assert not broken.passed
+    (failed,) = facts(broken, "Does company matter?").values()
+    assert "out of memory" in failed.note
+    assert facts(broken, "Speed and memory")

@@ -15,14 +15,11 @@ from torch import nn
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
     PretrainedConfig,
     PreTrainedModel,
 )
 
 from adjudge_server.answers import NO_ANSWERS
-from adjudge_server.critics import checkpoint
 from adjudge_server.critics.decoder import Decoder
 from adjudge_server.critics.preparing import PreparedPrompt
 from adjudge_server.templates import Template
@@ -70,29 +67,6 @@ def _refused(config: PretrainedConfig) -> dict[str, object]:
     if keys.get("is_causal") is False:
         refused["is_causal"] = False
     return refused
-
-
-def load_model(
-    auto: type[AutoModelForCausalLM] | type[AutoModelForSequenceClassification],
-    directory: Path,
-    config: PretrainedConfig,
-    dtype: str,
-) -> PreTrainedModel:
-    """Raises ValueError for tensors that are missing, unexpected or of another shape."""
-    checkpoint.read_shapes(directory)  # refuses broken files by name
-    model, report = auto.from_pretrained(
-        directory,
-        config=config,
-        local_files_only=True,
-        trust_remote_code=False,
-        use_safetensors=True,
-        dtype=dtype,
-        attn_implementation="sdpa",  # eager attention overflows Qwen2 in half precision
-        ignore_mismatched_sizes=True,  # so that the report names them; it is refused all the same
-        output_loading_info=True,
-    )
-    checkpoint.check_report(report)
-    return model
 
 
 @torch.inference_mode()

@@ -36,7 +36,7 @@ def load(
     tokenizer = checkpoint.read_tokenizer(directory)
     chat_template = ChatTemplate.read(directory, tokenizer)
     chat = chat_template.chat()
-    model = causal_body.load_model(
+    model = checkpoint.load_model(
         AutoModelForCausalLM, directory, config, checkpoint.number_type(dtype, device)
     )
     model = checkpoint.place(model, device)

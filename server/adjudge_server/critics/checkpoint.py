@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import Qwen2Tokenizer
+from transformers import PretrainedConfig, Qwen2Tokenizer
 from transformers.utils import logging as transformers_logging
 
 from adjudge_server.tokenization import TextTokenizer
@@ -66,6 +66,34 @@ def read_shapes(directory: Path) -> Shapes:
         except SafetensorError as error:
             raise ValueError(f"{path.name}: {error}") from error
     return shapes
+
+
+def load_model(
+    auto: Any,
+    directory: Path,
+    config: PretrainedConfig,
+    dtype: str,
+    *,
+    key_mapping: dict[str, str] | None = None,
+) -> Any:
+    """A model of transformers, of a class or an auto class; see `place`. Runs no code of the
+    checkpoint's. `key_mapping` renames tensors. Raises ValueError, with their names, for tensors
+    that are missing, unexpected or of another shape, and for broken files."""
+    read_shapes(directory)  # refuses broken files by name
+    model, report = auto.from_pretrained(
+        directory,
+        config=config,
+        key_mapping=key_mapping,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        dtype=dtype,
+        attn_implementation="sdpa",  # eager attention overflows Qwen2 in half precision
+        ignore_mismatched_sizes=True,  # so that the report names them; it is refused all the same
+        output_loading_info=True,
+    )
+    check_report(report)
+    return model
 
 
 def check_report(report: Mapping[str, Any]) -> None:

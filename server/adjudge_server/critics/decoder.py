@@ -76,7 +76,9 @@ class Decoder:
         """Every prompt of the batch, in packed rows."""
         for group in _groups(batch):
             prefix = group.prefix
-            cache, _ = self.begin(group.items[0], prefix, embed)
+            cache = DynamicCache(config=self._language.config)
+            if prefix:
+                cache, _ = self.begin(group.items[0], prefix, embed)
             for number, chosen in enumerate(_rows(group.items)):
                 items = [group.items[i] for i in chosen]
                 computed = [item.shared_tokens - prefix + item.own_tokens for item in items]

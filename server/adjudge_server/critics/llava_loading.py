@@ -42,7 +42,13 @@ def load(
     tokenizer = checkpoint.read_tokenizer(directory)
     if QWEN_1_5.end not in tokenizer.added:
         raise ValueError(f"the tokenizer has no {QWEN_1_5.end}, which ends a turn")
-    model = _model(directory, config, key_mapping, checkpoint.number_type(dtype, device))
+    model = checkpoint.load_model(
+        LlavaOnevisionForConditionalGeneration,
+        directory,
+        config,
+        checkpoint.number_type(dtype, device),
+        key_mapping=key_mapping,
+    )
     model = checkpoint.place(model, device)
     card = CriticCard(
         name=name,
@@ -83,7 +89,6 @@ def configuration(
     if is_original(raw):
         shapes = checkpoint.read_shapes(directory)
         return llava_original.to_config(raw, shapes, vision_heads), llava_original.KEY_MAPPING
-    checkpoint.read_shapes(directory)  # refuses broken files by name
     config = LlavaOnevisionConfig.from_pretrained(directory, local_files_only=True)
     _check(config)
     return config, None
@@ -111,20 +116,3 @@ def _aspect_ratio(value: str) -> tuple[SeveralPictures, int]:
             " only anyres_max_N and pad are implemented"
         )
     return "anyres", int(tiles)
-
-
-def _model(
-    directory: Path, config: LlavaOnevisionConfig, key_mapping: dict[str, str] | None, dtype: str
-) -> LlavaOnevisionForConditionalGeneration:
-    model, report = LlavaOnevisionForConditionalGeneration.from_pretrained(
-        directory,
-        config=config,
-        key_mapping=key_mapping,
-        local_files_only=True,
-        dtype=dtype,
-        attn_implementation="sdpa",  # eager attention overflows Qwen2 in half precision
-        ignore_mismatched_sizes=True,  # so that the report names them; it is refused all the same
-        output_loading_info=True,
-    )
-    checkpoint.check_report(report)
-    return model

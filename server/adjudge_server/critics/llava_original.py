@@ -33,13 +33,13 @@ _IMPLEMENTED = {
     "mm_resampler_type": None,
     "rope_scaling": None,
 }
-_REQUIRED = (
+_TEXT = (
     "num_attention_heads",
     "num_key_value_heads",
     "max_position_embeddings",
     "rms_norm_eps",
-    "rope_theta",
 )
+_REQUIRED = (*_TEXT, "rope_theta", "image_aspect_ratio")
 """What no weight tells."""
 _OPTIONAL = ("hidden_act", "tie_word_embeddings", "bos_token_id", "eos_token_id")
 
@@ -87,12 +87,11 @@ def _text(raw: Raw, shapes: Shapes) -> Qwen2Config:
         "intermediate_size": _shape(shapes, "model.layers.0.mlp.up_proj.weight")[0],
         "num_hidden_layers": _count_layers(shapes, "model."),
     }
-    told = {name: raw[name] for name in (*_REQUIRED, *_OPTIONAL, *inferred) if name in raw}
-    rope_theta = told.pop("rope_theta")
+    told = {name: raw[name] for name in (*_TEXT, *_OPTIONAL, *inferred) if name in raw}
     return Qwen2Config(
         **inferred | told,  # as told where it is, so that a layer that is not there is missed
         vocab_size=vocabulary,
-        rope_parameters={"rope_type": "default", "rope_theta": rope_theta},
+        rope_parameters={"rope_type": "default", "rope_theta": raw["rope_theta"]},
     )
 
 
@@ -148,7 +147,11 @@ def _image_size(raw: Raw, side: int, patch: int) -> int:
 
 def _grids(raw: Raw, tile: int) -> list[tuple[int, int]]:
     """Resolutions (width, height), written out or as a range of tiles: "(1x1),...,(6x6)"."""
-    grids = raw["image_grid_pinpoints"]
+    grids = raw.get("image_grid_pinpoints")
+    if grids is None and raw["image_aspect_ratio"] == "pad":
+        return [(tile, tile)]
+    if grids is None:
+        raise ValueError("config.json: missing image_grid_pinpoints")
     if not isinstance(grids, str):
         return [(int(width), int(height)) for width, height in grids]
     corners = [tuple(map(int, pair)) for pair in re.findall(r"\((\d+)x(\d+)\)", grids)]

@@ -40,7 +40,7 @@ def load(
         raise ValueError(f"config.json: num_labels is {config.num_labels}, a reward is one number")
     tokenizer = checkpoint.read_tokenizer(directory)
     chat_template = ChatTemplate.read(directory, tokenizer)
-    model = causal_body.load_model(
+    model = checkpoint.load_model(
         AutoModelForSequenceClassification,
         directory,
         config,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from adjudge_server import loading, self_check
 from adjudge_server.config import Config
 from adjudge_server.critic import Critic, Query
-from adjudge_server.errors import AdjudgeError, InputTooLong
+from adjudge_server.errors import AdjudgeError, UnsupportedOperation
 from adjudge_server.templates import Kind, Readout, Template
 from adjudge_server.verification import measure, questions
 from adjudge_server.verification.report import Fact, Report, Section
@@ -44,8 +45,10 @@ class _Subject:
 
 
 def verify(config: Config) -> Report:
-    """Loads the critic and asks it everything. Raises ValueError where it cannot be loaded, or
-    where its numbers are not finite."""
+    """Loads the critic and asks it everything. Raises ValueError where it cannot be loaded, and for
+    the fake one. What then fails is a failed line of the report."""
+    if config.critic == "fake":
+        raise ValueError("the fake critic has nothing to verify")
     directory = loading.directory_of(config)
     began = time.perf_counter()
     critic = loading.load_critic(config)
@@ -54,17 +57,27 @@ def verify(config: Config) -> Report:
     sections = [
         Section("This machine", list(_machine())),
         Section("What was loaded", list(_loaded(directory, critic, seconds))),
-        Section("Its first answers", list(_first_answers(critic))),
+        _section("Its first answers", _first_answers(critic)),
         *_sevens(subject),
     ]
     if subject.speaks:
-        sections.append(
-            Section("Which verdict form it speaks, likeliest first", [*_forms(subject)])
-        )
-        sections.append(Section("Direct against after a critique", list(_agreement(subject))))
-    sections.append(Section("Does company matter?", [_company(subject)]))
-    sections.append(Section("Speed and memory", [*_speed(subject), *_memory(critic)]))
+        sections.append(_section("Which verdict form it speaks, likeliest first", _forms(subject)))
+        sections.append(_section("Direct against after a critique", _agreement(subject)))
+    sections.append(_section("Does company matter?", _company(subject)))
+    sections.append(_section("Speed and memory", chain(_speed(subject), _memory(critic))))
     return Report(f"Verification of {critic.card.name}", sections)
+
+
+def _section(title: str, facts: Iterator[Fact]) -> Section:
+    """As far as it can be measured: whatever a model raises, the other sections still come."""
+    measured = []
+    try:
+        for fact in facts:
+            measured.append(fact)
+    except Exception as error:
+        note = f"{type(error).__name__}: {error}"
+        measured.append(Fact("could be measured", False, note=note, passed=False))
+    return Section(title, measured)
 
 
 def _machine() -> Iterator[Fact]:
@@ -118,11 +131,11 @@ def _sevens(subject: _Subject) -> Iterator[Section]:
     known = questions.known(card)
     if pointwise:
         queries = questions.score_queries(card, pointwise, known.answers)
-        yield _seven(subject, pointwise, queries, "points", right=0, wrong=1)
+        yield _seven(subject, pointwise, queries, "points")
     if pairwise:
         pairs = [(known.right, known.wrong), (known.wrong, known.right)]
         queries = questions.pair_queries(card, pairwise, pairs)
-        yield _seven(subject, pairwise, queries, "nats", right=0, wrong=1)
+        yield _seven(subject, pairwise, queries, "nats")
 
 
 def _seven(
@@ -130,48 +143,34 @@ def _seven(
     template: Template,
     queries: Sequence[Query],
     unit: str,
-    *,
-    right: int,
-    wrong: int,
 ) -> Section:
-    """What it says of the well-known seven, and in which words."""
+    """What it says of a known question, and in which words; the first query is to win over the
+    second."""
     values = _direct(subject.critic, template, queries)
     facts = [
         _fact(f"{template.name}: {_short(query)}", value, unit)
         for query, value in zip(queries, values, strict=True)
     ]
-    better, worse = values[right], values[wrong]
+    title = "the right answer is preferred to the wrong one"
+    better, worse = values[:2]
     if isinstance(better, float) and isinstance(worse, float):
-        facts.append(
-            Fact(
-                "the right answer is preferred to the wrong one",
-                better > worse,
-                passed=better > worse,
-            )
-        )
+        facts.append(Fact(title, better > worse, passed=better > worse))
     else:
-        facts.append(
-            Fact(
-                "the right answer is preferred to the wrong one",
-                None,
-                note="not read",
-                passed=False,
-            )
-        )
+        facts.append(Fact(title, None, note="not read", passed=False))
     words = []
     if template.answers:
-        for query in (queries[right], queries[wrong]):
+        for query in queries[:2]:
             written = measure.critique(subject.critic, query, subject.max_critique_tokens)
             words.append((_short(query), written.text))
-    title = questions.known(subject.critic.card).name.capitalize()
-    return Section(f"{title}, {template.kind.value}", facts, words)
+    name = questions.known(subject.critic.card).name.capitalize()
+    return Section(f"{name}, {template.kind.value}", facts, words)
 
 
 def _direct(
     critic: Critic[Any], template: Template, queries: Sequence[Query]
 ) -> list[float | AdjudgeError]:
     if Readout.DIRECT not in template.readouts:
-        error = InputTooLong("this template is read after a critique only")
+        error = UnsupportedOperation("this template is read after a critique only")
         return [error for _ in queries]
     return [measure.reward(template, r) for r in measure.readings(critic, queries)]
 
@@ -221,7 +220,7 @@ def _agreement(subject: _Subject) -> Iterator[Fact]:
         yield Fact("largest difference of the two", max(differences), "points")
 
 
-def _company(subject: _Subject) -> Fact:
+def _company(subject: _Subject) -> Iterator[Fact]:
     critic = subject.critic
     answers = questions.known(critic.card).answers
     queries = [
@@ -232,7 +231,7 @@ def _company(subject: _Subject) -> Fact:
     ]
     difference = measure.company(critic, queries)
     tolerance = COMPANY_TOLERANCE.get(critic.card.dtype, 1e-3)
-    return Fact(
+    yield Fact(
         "largest change of a log-probability",
         difference,
         "nats",
