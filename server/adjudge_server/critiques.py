@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-from adjudge_server.critic import Prepared, Reading, Written
+from adjudge_server.critic import CriticCard, Prepared, Reading, Written
 from adjudge_server.errors import (
     AdjudgeError,
     InputTooLong,
@@ -54,8 +54,7 @@ async def critique(
 ) -> AsyncGenerator[Event, None]:
     """Yields text as it is written, the Verdict once (an error in its place if it cannot be read),
     and Ended last. Close it if you leave it: it holds keys and values on the model's device."""
-    room = judge.card.max_input_tokens - item.shared_tokens - item.own_tokens
-    max_tokens = min(max_tokens, room)
+    max_tokens = min(max_tokens, room_for_critique(judge.card, item))
     if max_tokens < 1:
         yield InputTooLong("it leaves no room for a critique", maximum=judge.card.max_input_tokens)
         return
@@ -89,6 +88,11 @@ async def critique(
     finally:
         with suppress(NotReady):
             judge.batcher.call(steps.close)
+
+
+def room_for_critique(card: CriticCard, item: Prepared) -> int:
+    """Tokens that a critique of the item may have, so that its verdict can still be read."""
+    return card.max_input_tokens - item.shared_tokens - item.own_tokens
 
 
 def at_the_end(

@@ -10,7 +10,7 @@ import numpy as np
 
 from adjudge_server import readout
 from adjudge_server.critic import Critic, Query, Reading, Written
-from adjudge_server.critiques import at_the_end
+from adjudge_server.critiques import at_the_end, room_for_critique
 from adjudge_server.errors import AdjudgeError, VerdictNotFound
 from adjudge_server.templates import Answer, Kind, Template
 from adjudge_server.verdict import Locator
@@ -56,8 +56,7 @@ def prepared(critic: Critic[Any], queries: Sequence[Query]) -> list[Any]:
 def critique(critic: Critic[Any], query: Query, max_tokens: int) -> Critique:
     """Has it written out, and reads at the verdict."""
     (item,) = prepared(critic, [query])
-    room = critic.card.max_input_tokens - item.shared_tokens - item.own_tokens
-    max_tokens = min(max_tokens, room)
+    max_tokens = min(max_tokens, room_for_critique(critic.card, item))
     written: list[Written] = list(critic.critique(item, max_tokens))
     text = "".join(piece.text for piece in written)
     locator = Locator(query.template)
