@@ -16,9 +16,9 @@ from adjudge_server.critic import Critic, Query, Reading
 from adjudge_server.errors import InputTooLong
 from adjudge_server.self_check import check
 from adjudge_server.templates import Kind
-from adjudge_server.verdict import locate
 from tests.conftest import CROSS, SEVEN
 from tests.server import questions
+from tests.server.questions import locate
 
 PROMPT = "What this image presents?"
 CANDIDATES = (

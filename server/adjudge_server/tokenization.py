@@ -7,7 +7,6 @@ every added token has been removed, and special tokens are put in by id, by us a
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -43,10 +42,6 @@ class TextTokenizer:
         for text in self.added:
             if (self._added_ids - unknown).intersection(self.encode(text)):
                 raise ValueError(f"tokenizer.json: the text {text!r} would be that special token")
-
-    @classmethod
-    def from_file(cls, path: Path) -> "TextTokenizer":
-        return cls(path.read_text(encoding="utf-8"))
 
     def encode(self, text: str, *, at_start: bool = False) -> list[int]:
         """Ids of the text as one piece. Never split a text before this: BPE merges across seams.

@@ -106,13 +106,6 @@ class Locator:
         self._before += surplus
 
 
-def locate(template: Template, text: str, *, ended: bool) -> Located | None:
-    """The verdict in a critique as far as it goes."""
-    locator = Locator(template)
-    found = locator.feed(text)
-    return locator.end() if ended else found
-
-
 def boundary(written: Sequence[Written], start: int) -> tuple[int, int]:
     """How many tokens lie before a place in the text, and how many characters they hold.
 

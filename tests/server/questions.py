@@ -5,6 +5,7 @@ from adjudge_server.critic import CriticCard, Query
 from adjudge_server.images import decode
 from adjudge_server.queries import Asked, Limits, ask
 from adjudge_server.templates import Kind, Template
+from adjudge_server.verdict import Located, Locator
 
 LIMITS = Limits(max_images=8, max_candidates=256, max_pairs=1024)
 Image = EncodedImage | RawImage
@@ -31,3 +32,10 @@ def query_of(card: CriticCard, template: Template, candidates: tuple[str, str]) 
     slots = ("candidate",) if template.kind is Kind.POINTWISE else ("first", "second")
     asked = ask(question, template.kind, card, LIMITS, lambda image: decode(image, max_pixels=1))
     return asked.query(dict(zip(slots, candidates, strict=False)))
+
+
+def locate(template: Template, text: str, *, ended: bool) -> Located | None:
+    """The verdict in a critique as far as it goes."""
+    locator = Locator(template)
+    found = locator.feed(text)
+    return locator.end() if ended else found

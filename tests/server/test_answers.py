@@ -18,9 +18,10 @@ from adjudge_server.template_files import parse
 from adjudge_server.template_sets import set_names, templates_of
 from adjudge_server.templates import Template
 from adjudge_server.tokenization import TextTokenizer
-from adjudge_server.verdict import Located, locate
+from adjudge_server.verdict import Located
 from tests.conftest import SEVEN
 from tests.server import checkpoints, questions
+from tests.server.questions import locate
 
 TURN = "assistant\n"
 TOKENIZERS = {

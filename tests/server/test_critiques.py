@@ -16,8 +16,8 @@ from adjudge_server.critics.fake import FakeCritic
 from adjudge_server.serve import Server
 from adjudge_server.template_sets import templates_of
 from adjudge_server.templates import Template
-from adjudge_server.verdict import locate
 from tests.conftest import Launch, stub
+from tests.server.questions import locate
 from tests.server.test_service import (
     LONG,
     call_failure,

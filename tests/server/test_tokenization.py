@@ -117,12 +117,6 @@ def test_the_original_really_has_what_is_taken_away(key: str) -> None:
     assert json.loads(original().to_str())[key] is not None
 
 
-def test_it_reads_a_checkpoints_file(tmp_path_factory: pytest.TempPathFactory) -> None:
-    path = tmp_path_factory.mktemp("checkpoint") / "tokenizer.json"
-    path.write_text(original().to_str(), encoding="utf-8")
-    assert TextTokenizer.from_file(path).encode("sévén") == text_tokenizer().encode("sévén")
-
-
 def test_a_vocabulary_that_spells_special_tokens_is_refused() -> None:
     """A Unigram lattice matches what is in its vocabulary, added or not."""
     vocabulary = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), *((c, -4.0) for c in "abc<>/s ")]

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from adjudge_server.critic import Written
 from adjudge_server.template_sets import set_names, templates_of
 from adjudge_server.templates import Template, VerdictPlace
-from adjudge_server.verdict import Located, Locator, boundary, locate
+from adjudge_server.verdict import Located, Locator, boundary
+from tests.server.questions import locate
 
 POINTWISE, PAIRWISE = templates_of("embedded")
 EVERY = [template for name in set_names() for template in templates_of(name)]
