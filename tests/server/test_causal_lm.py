@@ -18,7 +18,7 @@ from adjudge.v1 import reward_pb2 as pb
 from adjudge_reranker import RequestRefused, RewardClient
 from adjudge_server.content import Message, Question, Role
 from adjudge_server.critic import Query
-from adjudge_server.critics import causal_body, causal_lm_loading
+from adjudge_server.critics import causal_lm_loading
 from adjudge_server.critics.causal_lm import CausalLmCritic
 from adjudge_server.critics.decoder import Decoder
 from adjudge_server.critics.preparing import PreparedPrompt
@@ -320,7 +320,7 @@ def test_what_no_key_tells_shows_in_the_measurement(
             model.forward = scaling
             return model, report
 
-        monkeypatch.setattr(causal_body.AutoModelForCausalLM, "from_pretrained", scaled)
+        monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", scaled)
     with pytest.raises(ValueError, match="model_type 'llama' is not computed here"):
         load(directory)
 
