@@ -42,6 +42,8 @@ HELP = {
     "max_batch_tokens": "tokens of one pass of the model",
     "max_queue_tokens": "tokens that may wait for the model",
     "max_critique_tokens": "tokens of one critique",
+    "max_prefix_bytes": "bytes of keys and values remembered of what prompts begin with",
+    "max_feature_bytes": "bytes of remembered features of pictures",
     "max_retained_bytes": "bytes of pictures kept for one caller to name by digest",
     "max_retained_seconds": "how long such a picture is kept after its last use",
 }

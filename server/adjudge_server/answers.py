@@ -58,9 +58,12 @@ class AnswerTree:
     """Indices into `reads`: the opening's tokens."""
     wordings: tuple[Wording, ...]
     num_answers: int
+    visible: NDArray[np.bool_] = field(init=False, repr=False, compare=False)
+    """(tokens, tokens) whether a token (row) attends to another (column): itself and ancestors."""
     _sums: "_Sums" = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "visible", _visible(self.parents))
         object.__setattr__(self, "_sums", _sums(self.wordings, len(self.reads)))
 
     def opening_mass(self, values: Floats) -> float:
@@ -75,6 +78,14 @@ class AnswerTree:
         totals = np.full(self.num_answers, -np.inf)
         np.logaddexp.at(totals, self._sums.answers, wordings)
         return totals
+
+
+def _visible(parents: Sequence[int]) -> NDArray[np.bool_]:
+    visible = np.eye(len(parents), dtype=np.bool_)
+    for k, parent in enumerate(parents):
+        if parent > 0:
+            visible[k] |= visible[parent - 1]
+    return visible
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,15 @@
 """One queue, one model thread: batches by tokens, honours deadlines and cancellation.
 
-Callers submit prepared items and hold a future for each. The thread takes items in the order they
-came, as many as fit the token budget, and gives them to the critic together. It knows neither
-protobuf nor torch, only `Prepared` and `Reading`.
+Callers submit prepared items and hold a future for each. The thread takes items as it is their turn
+(`fair_queue`), as many as fit the token budget, and gives them to the critic together. Between two
+batches it does what else must be done on this thread, such as one step of each critique that is
+being written; between two rounds of that, a batch, so that neither holds up the other. It knows
+neither protobuf nor torch, only `Prepared` and `Reading`.
 
 Nothing that waits is computed for nobody: a future that was cancelled, or whose deadline has
-passed, is dropped when its turn comes. An exception in a batch of several is narrowed down by
-running its items one by one, so that it costs only the item that causes it.
+passed, is dropped when its turn comes. A batch that fails is halved until it is known which items
+fail by themselves, so that it costs only those; one that runs out of memory is first tried again
+with what was remembered of earlier batches forgotten.
 """
 
 import logging
@@ -19,12 +22,26 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from adjudge_server.critic import Prepared, Reading
-from adjudge_server.errors import AdjudgeError, DeadlineExceeded, NotReady, QueueFull, as_failure
+from adjudge_server.errors import DeadlineExceeded, NotReady, QueueFull, as_failure
+from adjudge_server.fair_queue import FairQueue
 
 logger = logging.getLogger(__name__)
 
 P = TypeVar("P", bound=Prepared)
 R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, and until when."""
+
+    name: str
+    """Callers take turns."""
+    deadline: float | None = None
+    """On the batcher's clock."""
+
+
+ANYBODY = Caller("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +64,17 @@ class _Waiting(Generic[P]):
     since: float
 
 
-@dataclass(slots=True)
-class _Task:
-    """Something else that must run on the model's thread, such as one step of a critique."""
-
-    run: Callable[[], None]
+class _WrongNumber(RuntimeError):
+    """Of readings, by the critic's fault."""
 
 
 class Batcher(Generic[P]):
     """Owns the model thread. Thread-safe.
 
-    `forward` is the critic's. `max_batch_tokens` bounds a batch, a shared prefix counted once; an
-    item larger than that runs alone. `max_queue_tokens` bounds what waits; a request that comes to
-    an empty queue is always accepted, or it could never be. `clock` is in seconds.
+    `forward` is the critic's, and so is `forget`, which frees memory. `max_batch_tokens` bounds a
+    batch, a shared prefix counted once; an item larger than that runs alone. `max_queue_tokens`
+    bounds what waits; a request that comes to an empty queue is always accepted, or it could never
+    be. `clock` is in seconds.
     """
 
     def __init__(
@@ -68,28 +83,31 @@ class Batcher(Generic[P]):
         *,
         max_batch_tokens: int,
         max_queue_tokens: int,
+        forget: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._forward = forward
+        self._forget = forget
         self._max_batch_tokens = max_batch_tokens
         self._max_queue_tokens = max_queue_tokens
         self._clock = clock
-        self._queue: deque[_Waiting[P] | _Task] = deque()
+        self._queue: FairQueue[_Waiting[P]] = FairQueue()
+        self._tasks: deque[Callable[[], None]] = deque()
         self._queued_tokens = 0
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
-    def submit(self, items: Sequence[P], deadline: float | None = None) -> "list[Future[Answered]]":
-        """Queues all items or none; one future per item, in order.
+    def submit(self, items: Sequence[P], caller: Caller = ANYBODY) -> "list[Future[Answered]]":
+        """Queues all items of a request or none; one future per item, in order.
 
-        `deadline` is on the batcher's clock. Raises QueueFull or NotReady (draining). Futures fail
-        with DeadlineExceeded (never computed) or CriticFailure.
+        Raises QueueFull or NotReady (draining). Futures fail with DeadlineExceeded (never computed)
+        or CriticFailure.
         """
         now = self._clock()
         waiting = [
-            _Waiting(item, tokens, Future(), deadline, now)
+            _Waiting(item, tokens, Future(), caller.deadline, now)
             for item, tokens in zip(items, _counted(items), strict=True)
         ]
         tokens = sum(w.tokens for w in waiting)
@@ -104,16 +122,17 @@ class Batcher(Generic[P]):
                     maximum=self._max_queue_tokens,
                 )
             self._queued_tokens += tokens
-            self._queue.extend(waiting)
+            self._queue.add(caller.name, waiting)
             self._changed.notify()
         return [w.future for w in waiting]
 
     def call(self, function: Callable[[], R]) -> "Future[R]":
-        """Runs a function on the model's thread when its turn comes, between batches."""
+        """Runs a function on the model's thread after the batch that runs, before the next but
+        one."""
         future: Future[R] = Future()
         with self._changed:
             self._refuse_when_closing()
-            self._queue.append(_Task(lambda: _run_into(future, function)))
+            self._tasks.append(lambda: _run_into(future, function))
             self._changed.notify()
         return future
 
@@ -133,50 +152,48 @@ class Batcher(Generic[P]):
         return full and tokens > 0 and self._queued_tokens > 0
 
     def _drop_cancelled(self) -> None:
-        kept = [w for w in self._queue if isinstance(w, _Task) or not w.future.cancelled()]
-        self._queue = deque(kept)
-        self._queued_tokens = sum(w.tokens for w in kept if isinstance(w, _Waiting))
+        self._queue.keep(lambda waiting: not waiting.future.cancelled())
+        self._queued_tokens = sum(waiting.tokens for waiting in self._queue)
 
     def _refuse_when_closing(self) -> None:
         if self._closing:
             raise NotReady("the server is draining")
 
     def _run(self) -> None:
-        while (work := self._take()) is not None:
-            if isinstance(work, _Task):
-                work.run()
-            elif work:
-                self._answer(work)
-            del work  # while waiting for more, nothing of what is done is kept alive
+        while self._wait():
+            with self._changed:
+                tasks, self._tasks = self._tasks, deque()
+            for task in tasks:
+                task()
+            with self._changed:
+                batch = self._take_batch()
+            if batch:
+                self._answer(batch)
+            del tasks, batch  # while waiting for more, nothing of what is done is kept alive
 
-    def _take(self) -> "list[_Waiting[P]] | _Task | None":
-        """The next task, or the next batch (empty if all of it had been given up); None at the end.
-
-        Blocks while there is nothing to do.
-        """
+    def _wait(self) -> bool:
+        """Until there is something to do; False at the end."""
         with self._changed:
-            while not self._queue:
+            while not self._queue and not self._tasks:
                 if self._closing:
-                    return None
+                    return False
                 self._changed.wait()
-            if isinstance(self._queue[0], _Task):
-                task = self._queue.popleft()
-                assert isinstance(task, _Task)
-                return task
-            return self._take_batch()
+            return True
 
     def _take_batch(self) -> "list[_Waiting[P]]":
         batch: list[_Waiting[P]] = []
         groups: set[str] = set()
         tokens = 0
-        while self._queue and isinstance(waiting := self._queue[0], _Waiting):
+        while self._queue:
+            waiting = self._queue.next
             cost = waiting.item.own_tokens
             cost += 0 if waiting.item.group in groups else waiting.item.shared_tokens
             if batch and tokens + cost > self._max_batch_tokens:
                 break
-            self._queue.popleft()
+            wanted = self._is_wanted(waiting)
+            self._queue.pop(cost if wanted else 0)
             self._queued_tokens -= waiting.tokens
-            if self._is_wanted(waiting):
+            if wanted:
                 batch.append(waiting)
                 groups.add(waiting.item.group)
                 tokens += cost
@@ -192,26 +209,36 @@ class Batcher(Generic[P]):
             return False
         return True
 
-    def _answer(self, batch: "list[_Waiting[P]]") -> None:
+    def _answer(self, batch: "list[_Waiting[P]]", *, has_room: bool = False) -> None:
+        """`has_room`: everything that could be forgotten for it has been."""
         started = self._clock()
-        failure: AdjudgeError | None = None
+        failure: Exception | None = None
         try:
             readings = list(self._forward([w.item for w in batch]))
             if len(readings) != len(batch):
-                raise RuntimeError(f"{len(readings)} readings for {len(batch)} items")
+                raise _WrongNumber(f"{len(readings)} readings for {len(batch)} items")
         except Exception as error:
             logger.exception("the critic failed on a batch of %d", len(batch))
             # Without its traceback, which would keep what the failed pass had allocated.
-            failure = as_failure(error.with_traceback(None))
+            failure = error.with_traceback(None)
         if failure is not None:
-            if len(batch) == 1:
-                batch[0].future.set_exception(failure)
-            for waiting in batch if len(batch) > 1 else ():
-                self._answer([waiting])
+            self._answer_after(failure, batch, has_room)
             return
         seconds = self._clock() - started
         for waiting, reading in zip(batch, readings, strict=True):
             waiting.future.set_result(Answered(reading, started - waiting.since, seconds))
+
+    def _answer_after(self, failure: Exception, batch: "list[_Waiting[P]]", has_room: bool) -> None:
+        if isinstance(failure, MemoryError) and not has_room:
+            self._forget()
+            self._answer(batch, has_room=True)
+        elif len(batch) == 1:
+            batch[0].future.set_exception(as_failure(failure))
+        else:
+            # Whoever cannot count is not believed about several.
+            size = 1 if isinstance(failure, _WrongNumber) else -(-len(batch) // 2)
+            for start in range(0, len(batch), size):
+                self._answer(batch[start : start + size], has_room=has_room)
 
 
 def _counted(items: Sequence[Prepared]) -> list[int]:

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from adjudge_server.caches import DEFAULT
 from adjudge_server.families import FAMILIES
 from adjudge_server.preprocessing import ConvertRgb, Exif, SeveralPictures
 from adjudge_server.template_sets import AUTO, set_names
 
 MIB = 1 << 20
+MAY_BE_ZERO = ("drain_seconds", "max_retained_bytes", "max_prefix_bytes", "max_feature_bytes")
 CRITICS = ("auto", "fake", *FAMILIES)
 CHOICES = {
     "critic": CRITICS,
@@ -70,6 +72,10 @@ class Config:
     """Of one pass of the model, a shared prefix counted once."""
     max_queue_tokens: int = 1_000_000
     max_critique_tokens: int = 1024
+    max_prefix_bytes: int = DEFAULT.prefixes
+    """Of keys and values remembered of what prompts begin with, on the model's device."""
+    max_feature_bytes: int = DEFAULT.features
+    """Of remembered features of pictures, on the model's device."""
     max_retained_bytes: int = 256 * MIB
     """Of pictures kept to be named by wire digest, for one caller."""
     max_retained_seconds: float = 600.0
@@ -77,7 +83,7 @@ class Config:
     def __post_init__(self) -> None:
         for field in self.__slots__:
             value = getattr(self, field)
-            at_least = 0 if field in ("drain_seconds", "max_retained_bytes") else 1
+            at_least = 0 if field in MAY_BE_ZERO else 1
             if isinstance(value, int | float) and not value >= at_least:  # so that NaN is refused
                 flag = field.replace("_", "-")
                 raise ValueError(f"--{flag} {value}: must be at least {at_least}")

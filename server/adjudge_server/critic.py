@@ -130,6 +130,10 @@ class Critic(Protocol[P]):
         noise floor. Non-finite numbers are returned as they are, for the readout to refuse."""
         ...
 
+    def forget(self) -> None:
+        """Forgets what it remembers of earlier batches to save work."""
+        ...
+
     def critique(self, item: P, max_tokens: int) -> Generator[Written, None, None]:
         """Writes the critique, greedily, one token a step; ends with the critic's turn."""
         ...

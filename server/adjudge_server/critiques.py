@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
+from adjudge_server.batcher import Caller
 from adjudge_server.critic import CriticCard, Prepared, Reading, Written
 from adjudge_server.errors import (
     AdjudgeError,
@@ -50,7 +51,11 @@ Event = str | Verdict | Ended | AdjudgeError
 
 
 async def critique(
-    judge: Judge[P], template: Template, item: P, max_tokens: int, deadline: float | None
+    judge: Judge[P],
+    template: Template,
+    item: P,
+    max_tokens: int,
+    caller: Caller,
 ) -> AsyncGenerator[Event, None]:
     """Yields text as it is written, the Verdict once (an error in its place if it cannot be read),
     and Ended last. Close it if you leave it: it holds keys and values on the model's device."""
@@ -68,12 +73,12 @@ async def critique(
             if step.text:
                 yield step.text
             if found is None and (found := locator.feed(step.text)):
-                yield await _verdict(judge, item, written, found, deadline)
+                yield await _verdict(judge, item, written, found, caller)
         truncated = len(written) == max_tokens
         if found is None:
             ending = at_the_end(template, locator, len(written), truncated)
             if isinstance(ending, Located):
-                yield await _verdict(judge, item, written, ending, deadline)
+                yield await _verdict(judge, item, written, ending, caller)
             else:
                 yield ending
         yield Ended(
@@ -110,14 +115,18 @@ def at_the_end(
 
 
 async def _verdict(
-    judge: Judge[P], item: P, written: Sequence[Written], found: Located, deadline: float | None
+    judge: Judge[P],
+    item: P,
+    written: Sequence[Written],
+    found: Located,
+    caller: Caller,
 ) -> Event:
     after = partial(judge.critic.after, item, written, found.start, found.opening)
     try:
         there = await judge.aside(after)
     except ValueError:  # the tokenizer merges what was written with the verdict's first token
         return VerdictNotFound("the verdict does not begin where a token begins")
-    readings = await judge.read([there], deadline)
+    readings = await judge.read([there], caller)
     (reading,) = readings.items
     if isinstance(reading, AdjudgeError):
         return reading

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
-from adjudge_server.batcher import Answered, Batcher
+from adjudge_server.batcher import Answered, Batcher, Caller
 from adjudge_server.critic import Critic, Prepared, Query, Reading
 from adjudge_server.errors import AdjudgeError
 from adjudge_server.self_check import SelfCheck
@@ -74,13 +74,13 @@ class Judge(Generic[P]):
         prepared = iter(await self.aside(partial(self.critic.prepare, sound)))
         return [q if isinstance(q, AdjudgeError) else next(prepared) for q in queries]
 
-    async def read(self, items: Sequence[P | AdjudgeError], deadline: float | None) -> Readings:
+    async def read(self, items: Sequence[P | AdjudgeError], caller: Caller) -> Readings:
         """Asks the model. Raises QueueFull or NotReady; other failures take their item's place.
 
         Cancelling the caller takes what still waits out of the queue.
         """
         sound = [item for item in items if not isinstance(item, AdjudgeError)]
-        futures = [asyncio.wrap_future(f) for f in self.batcher.submit(sound, deadline)]
+        futures = [asyncio.wrap_future(f) for f in self.batcher.submit(sound, caller)]
         answers = await asyncio.gather(*futures, return_exceptions=True)
         answered = iter(answers)
         results = [i if isinstance(i, AdjudgeError) else next(answered) for i in items]

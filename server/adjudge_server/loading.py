@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from adjudge_server.caches import CacheBytes
 from adjudge_server.config import Config
 from adjudge_server.critic import Critic
 from adjudge_server.critics.fake import FakeCritic
@@ -67,6 +68,7 @@ def _load(directory: Path, config: Config, own: Sequence[Template]) -> Critic[An
         device=checkpoint.pick_device(config.device),
         dtype=config.dtype,
         max_input_tokens=config.max_input_tokens,
+        caches=CacheBytes(config.max_prefix_bytes, config.max_feature_bytes),
     )
     if family == "sequence_classification":
         if own:

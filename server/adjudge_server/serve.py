@@ -83,6 +83,7 @@ class Server:
             critic.forward,
             max_batch_tokens=self.config.max_batch_tokens,
             max_queue_tokens=self.config.max_queue_tokens,
+            forget=critic.forget,
         )
         return Judge(critic, batcher, self._pool, self_check)
 

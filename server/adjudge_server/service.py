@@ -21,6 +21,7 @@ import grpc.aio
 from adjudge.v1 import reward_pb2 as pb
 from adjudge.v1 import reward_pb2_grpc as pb_grpc
 from adjudge_server import queries, readout, wire
+from adjudge_server.batcher import Caller
 from adjudge_server.config import Config
 from adjudge_server.content import ImageReference, Pair, WireImage
 from adjudge_server.critic import Query, Reading
@@ -104,7 +105,7 @@ class RewardService(pb_grpc.RewardServiceServicer):
         _check_readout(request.readout, asked.template)
         texts = self._texts(judge, request, asked)
         items = await judge.prepare(await judge.aside(partial(queries.score_queries, asked, texts)))
-        readings = await judge.read(_placed(items, "candidates"), _deadline(context))
+        readings = await judge.read(_placed(items, "candidates"), _caller(context))
         return pb.ScoreCandidatesResponse(
             outcomes=[
                 _score_outcome(asked.template, reading, request.include_distribution)
@@ -133,7 +134,7 @@ class RewardService(pb_grpc.RewardServiceServicer):
         items = await judge.prepare(
             await judge.aside(lambda: [queries.pair_query(asked, texts, o) for o in orders])
         )
-        readings = await judge.read(items, _deadline(context))
+        readings = await judge.read(items, _caller(context))
         found = dict(zip(orders, readings.items, strict=True))
         readings_of_pairs = [
             [pair]
@@ -182,7 +183,7 @@ class RewardService(pb_grpc.RewardServiceServicer):
                 yield pb.CritiqueCandidatesResponse(index=index, error=wire.write_error(item))
                 continue
             work = work.with_(work_of([item]))
-            events = critique(judge, asked.template, item, max_tokens, _deadline(context))
+            events = critique(judge, asked.template, item, max_tokens, _caller(context))
             async with aclosing(events):
                 async for event in events:
                     if isinstance(event, Verdict | Ended):
@@ -220,7 +221,7 @@ class RewardService(pb_grpc.RewardServiceServicer):
     ) -> Asked:
         """Everything in the request but the candidates, pictures decoded; off the loop."""
         question = wire.read_question(request)
-        read_picture = partial(self._picture, _caller(context))
+        read_picture = partial(self._picture, _host(context))
         return await judge.aside(
             partial(queries.ask, question, kind, judge.card, self._limits, read_picture)
         )
@@ -300,12 +301,14 @@ def _placed(
     ]
 
 
-def _deadline(context: Context) -> float | None:
+def _caller(context: Context) -> Caller:
+    """A connection: its name is the peer's address and port."""
     remaining = context.time_remaining()
-    return None if remaining is None else time.monotonic() + remaining
+    deadline = None if remaining is None else time.monotonic() + remaining
+    return Caller(context.peer(), deadline)
 
 
-def _caller(context: Context) -> str:
+def _host(context: Context) -> str:
     """The host of the peer: its port changes with every connection."""
     return context.peer().rpartition(":")[0]
 

@@ -95,7 +95,7 @@ class Golden:
         return Outcome(
             name=case["name"],
             token_ids=_original_ids(item) == case["input_ids"],
-            pixels=[_sha256(p.tiles) for p in item.pictures]
+            pixels=[_sha256(p.cut()) for p in item.pictures]
             == [told["sha256"] for told in case.get("pixel_values") or []],
             token_counts=[p.layout.num_tokens for p in item.pictures]
             == list(case.get("n_image_tokens") or []),

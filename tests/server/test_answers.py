@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from adjudge_server.answers import answer_tree
 from adjudge_server.content import EncodedImage
@@ -20,7 +19,7 @@ from adjudge_server.templates import Template, VerdictPlace
 from adjudge_server.tokenization import TextTokenizer
 from adjudge_server.verdict import Located
 from tests.conftest import SEVEN
-from tests.server import checkpoints, questions
+from tests.server import checkpoints, plain, questions
 from tests.server.questions import locate
 
 TURN = "assistant\n"
@@ -74,24 +73,15 @@ class Naive:
         self._said = said
         self._item = item
         self._tokenizer = critic._head._tokenizer
-        with torch.inference_mode():
-            self._embed = critic._embed([item])
 
     def continuation(self, text: str, *, after: str) -> list[int]:
         encode = self._tokenizer.encode
         after = TURN + self._said + after
         return encode(after + text)[len(encode(after)) :]
 
-    @torch.inference_mode()
     def log_prob(self, before: list[int], tokens: list[int]) -> float:
         """Of tokens, given the prompt and what the critic has said before."""
-        token_ids = (*self._item.token_ids, *before, *tokens)
-        embedded = self._embed(replace(self._item, token_ids=token_ids), len(token_ids))
-        hidden = self._critic.decoder._language(inputs_embeds=embedded[None]).last_hidden_state[0]
-        first = len(self._item.token_ids) + len(before) - 1
-        rows = hidden[first : first + len(tokens)]
-        logits = self._critic._head._head(rows)[:, : self._tokenizer.size]
-        log_probs = torch.log_softmax(logits.double(), dim=-1)
+        log_probs = plain.log_probs(self._critic, self._item, [*before, *tokens])[len(before) :]
         return sum(float(log_probs[i, token]) for i, token in enumerate(tokens))
 
     def answers(self, template: Template, *, only: Sequence[str] | None = None) -> dict[int, float]:

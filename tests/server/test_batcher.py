@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adjudge_server.batcher import Batcher
+from adjudge_server.batcher import Batcher, Caller
 from adjudge_server.critic import Reading
 from adjudge_server.errors import CriticFailure, DeadlineExceeded, NotReady, OffFormat, QueueFull
 
@@ -121,7 +121,8 @@ def test_requests_that_wait_together_are_answered_together() -> None:
     with batching(model) as batcher, held(batcher):
         batcher.submit(items("ab"))
         batcher.submit(items("c"))
-    assert model.batches == [["a", "b", "c"]]
+    (batch,) = model.batches
+    assert sorted(batch) == ["a", "b", "c"]
 
 
 def cost(batch: Sequence[Item]) -> int:
@@ -243,9 +244,9 @@ def test_a_batch_that_was_all_given_up_is_not_computed_and_the_next_is() -> None
 def test_what_is_past_its_deadline_fails_and_is_never_computed() -> None:
     model = Model(now=100.0)
     with batching(model) as batcher, held(batcher):
-        (late,) = batcher.submit(items("l"), deadline=100.5)
-        (just,) = batcher.submit(items("j"), deadline=101.0)
-        (early,) = batcher.submit(items("e"), deadline=101.5)
+        (late,) = batcher.submit(items("l"), Caller("", 100.5))
+        (just,) = batcher.submit(items("j"), Caller("", 101.0))
+        (early,) = batcher.submit(items("e"), Caller("", 101.5))
         (patient,) = batcher.submit(items("p"))
         model.now = 101.0
     for future in (late, just):
@@ -327,18 +328,91 @@ def test_items_that_the_critic_confuses_together_are_answered_alone() -> None:
 # Other work on the model's thread -----------------------------------------------------------------
 
 
-def test_a_call_runs_in_its_turn_between_batches_on_the_thread_that_runs_them() -> None:
+def test_a_call_runs_on_the_thread_that_runs_batches() -> None:
     model = Model()
     with batching(model) as batcher:
+        (first,) = batcher.submit(items("a"))
+        thread = batcher.call(threading.get_ident)
+        (last,) = batcher.submit(items("b"))
+        first.result(PATIENCE), last.result(PATIENCE)
+        assert model.threads == {thread.result(PATIENCE)} != {threading.get_ident()}
+
+
+def test_calls_and_batches_take_turns() -> None:
+    """Whoever makes one call after another gets one between two batches, and holds up none."""
+    model = Model()
+    seen: list[int] = []
+
+    def step(batcher: Batcher[Item]) -> None:
+        seen.append(len(model.batches))
+        if len(seen) < 20:
+            batcher.call(lambda: step(batcher))
+
+    with batching(model, max_batch_tokens=1) as batcher:
         with held(batcher):
-            batcher.submit(items("a"))
-            seen = batcher.call(lambda: (list(model.batches), threading.get_ident()))
-            (last,) = batcher.submit(items("b"))
-        last.result(PATIENCE)
-        batches_before, thread = seen.result(PATIENCE)
-    assert batches_before == [["a"]]
-    assert model.batches == [["a"], ["b"]]
-    assert model.threads == {thread} != {threading.get_ident()}
+            futures = batcher.submit(items("abcdefghij"))
+            batcher.call(lambda: step(batcher))
+        for future in futures:
+            future.result(PATIENCE)
+    assert seen[:9] == list(range(seen[0], seen[0] + 9))
+
+
+# Turns --------------------------------------------------------------------------------------------
+
+
+def test_a_small_request_does_not_wait_for_a_large_one() -> None:
+    model = Model()
+    with batching(model, max_batch_tokens=10) as batcher:
+        with held(batcher):
+            batcher.submit([Item(f"large {i}", 5) for i in range(40)], Caller("one"))
+            (small,) = batcher.submit([Item("small", 5)], Caller("other"))
+            (own,) = batcher.submit([Item("own", 5)], Caller("one"))
+        small.result(PATIENCE), own.result(PATIENCE)
+    assert "small" in model.batches[0]
+    assert "own" in [name for batch in model.batches[:2] for name in batch]
+
+
+# Memory -------------------------------------------------------------------------------------------
+
+
+def test_out_of_memory_forgets_then_halves_and_loses_nothing() -> None:
+    forgotten: list[int] = []
+    sizes: list[int] = []
+
+    def forward(batch: Sequence[Item]) -> list[Reading]:
+        sizes.append(len(batch))
+        if len(batch) > 2:
+            raise MemoryError
+        return [reading(item.name) for item in batch]
+
+    batcher: Batcher[Item] = Batcher(
+        forward, max_batch_tokens=99, max_queue_tokens=99, forget=lambda: forgotten.append(1)
+    )
+    with held(batcher):
+        futures = batcher.submit(items("abcdefg"))
+    assert [name_of(f.result(PATIENCE).reading) for f in futures] == list("abcdefg")
+    assert len(forgotten) == 1
+    assert sizes == [7, 7, 4, 2, 2, 3, 2, 1]
+    batcher.close()
+
+
+def test_memory_that_forgetting_frees_is_enough() -> None:
+    full = [True]
+
+    def forward(batch: Sequence[Item]) -> list[Reading]:
+        if full[0]:
+            raise MemoryError
+        return [reading(item.name) for item in batch]
+
+    batcher: Batcher[Item] = Batcher(
+        forward,
+        max_batch_tokens=99,
+        max_queue_tokens=99,
+        forget=lambda: full.__setitem__(0, False),
+    )
+    (future,) = batcher.submit(items("a"))
+    assert name_of(future.result(PATIENCE).reading) == "a"
+    batcher.close()
 
 
 def test_a_call_that_raises_fails_its_future_and_nothing_else() -> None:

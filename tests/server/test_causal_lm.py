@@ -18,9 +18,8 @@ from adjudge.v1 import reward_pb2 as pb
 from adjudge_reranker import RequestRefused, RewardClient
 from adjudge_server.content import Message, Question, Role
 from adjudge_server.critic import Query
-from adjudge_server.critics import causal_lm_loading
+from adjudge_server.critics import causal_lm_loading, packed_attention
 from adjudge_server.critics.causal_lm import CausalLmCritic
-from adjudge_server.critics.decoder import Decoder
 from adjudge_server.critics.preparing import PreparedPrompt
 from adjudge_server.images import Picture
 from adjudge_server.queries import ask
@@ -29,6 +28,7 @@ from adjudge_server.templates import Kind, Template
 from tests.conftest import SEVEN, Launch, stub
 from tests.contract import CANDIDATES, CriticContract
 from tests.server import checkpoints, questions
+from tests.server.plain import reading as plain_reading
 from tests.server.test_injection import EXAMPLES, Family, hostile
 
 TOLERANCES = {"float64": 1e-9, "float32": 5e-5}
@@ -169,13 +169,11 @@ def refuse(image: object) -> Picture:
     raise AssertionError("no picture comes here")
 
 
-@pytest.mark.parametrize("in_blocks", [True, False])
-def test_both_kinds_of_attention_compute_every_body(tmp_path: Path, in_blocks: bool) -> None:
+def test_packed_rows_compute_every_body(tmp_path: Path) -> None:
     for body in checkpoints.BODIES:
         critic = load(checkpoints.write_text_model(tmp_path / body, body), "float64")
         items = prepared(critic, *TestTinyCritic().queries(critic))
-        alone = [critic.forward([item])[0] for item in items]
-        critic.decoder.in_blocks = in_blocks
+        alone = [plain_reading(critic, item) for item in items]
         for reading, expected in zip(critic.forward(items), alone, strict=True):
             difference = np.abs(reading.answer_log_probs - expected.answer_log_probs).max()
             assert difference < 1e-9
@@ -301,10 +299,7 @@ def test_what_no_key_tells_shows_in_the_measurement(
 ) -> None:
     """A body whose attention ignores who sees whom, and one that scales its logits."""
     if change == "attention":
-        whole = Decoder._attention
-        monkeypatch.setattr(
-            Decoder, "_attention", lambda self, row: {**whole(self, row), "blocks": None}
-        )
+        monkeypatch.setattr(packed_attention, "_attend_all", lambda query, *others: query)
     else:
         plain = AutoModelForCausalLM.from_pretrained
 

@@ -13,9 +13,7 @@ from transformers import LlavaOnevisionForConditionalGeneration
 from adjudge_server.content import RawImage
 from adjudge_server.critic import Query, Written
 from adjudge_server.critics import llava_loading
-from adjudge_server.critics.decoder import _rows
 from adjudge_server.critics.llava_onevision import LlavaOnevisionCritic
-from adjudge_server.critics.packing import Segment, pack
 from adjudge_server.critics.preparing import IMAGE_SLOT, PreparedPrompt
 from adjudge_server.errors import InputTooLong
 from adjudge_server.templates import Kind
@@ -76,7 +74,7 @@ def test_it_equals_plain_transformers_on_pictures_of_all_shapes(
     with torch.inference_mode():
         logits = model(
             input_ids=ids,
-            pixel_values=torch.from_numpy(item.pictures[0].tiles)[None],
+            pixel_values=torch.from_numpy(item.pictures[0].cut())[None],
             image_sizes=torch.tensor([[size[1], size[0]]]),
         ).logits[0, len(item.token_ids) - 1 :, : tiny._head._tokenizer.size]
     rows = torch.log_softmax(logits.double(), -1).tolist()
@@ -133,60 +131,10 @@ def test_both_orders_of_a_pair_share_the_prefix(tiny: LlavaOnevisionCritic) -> N
     assert readings[1].computed_tokens == items[1].own_tokens
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_attention_in_blocks_equals_one_dense_mask(directory: Path, dtype: str) -> None:
-    critic = load(directory, dtype=dtype)
-    texts = [*CANDIDATES, "word " * 40]
-    queries = [questions.score_query(critic.card, "Q", text, noise(150, 60)) for text in texts]
-    pairs = [questions.pair_query(critic.card, "Q", text, "7", noise(150, 60)) for text in texts]
-    items = prepared(critic, *queries, *pairs)
-    assert critic.decoder.in_blocks
-    blocks = critic.forward(items)
-    critic.decoder.in_blocks = False
-    for reading, expected in zip(blocks, critic.forward(items), strict=True):
-        difference = np.abs(reading.answer_log_probs - expected.answer_log_probs).max()
-        assert difference <= {"float64": 1e-9, "float32": 5e-5}[dtype]
-
-
-def test_one_long_candidate_does_not_make_the_others_long(tiny: LlavaOnevisionCritic) -> None:
-    texts = ["7", "word " * 300, *(f"A {i}." for i in range(40)), "word " * 30]
-    items = prepared(
-        tiny, *(questions.score_query(tiny.card, "Q", text, noise(56, 56)) for text in texts)
-    )
-    rows = _rows(items)
-    assert sorted(index for row in rows for index in row) == list(range(len(texts)))
-    for row in rows:
-        lengths = [items[index].own_tokens for index in row]
-        assert len(lengths) * max(lengths) <= 2 * sum(lengths)
-    readings = tiny.forward(items)
-    assert sum(r.computed_tokens for r in readings) == items[0].shared_tokens + sum(
-        item.own_tokens for item in items
-    )
-    for item, reading in zip(items, readings, strict=True):
-        (alone,) = tiny.forward([item])
-        assert np.abs(reading.answer_log_probs - alone.answer_log_probs).max() < 1e-4
-
-
 def test_nothing_is_read_beyond_the_context(tiny: LlavaOnevisionCritic) -> None:
     (item,) = prepared(tiny, questions.score_query(tiny.card, "Q", "A", noise(56, 56)))
     with pytest.raises(InputTooLong):
         tiny.after(item, [Written(5, "a")] * 5000, 5000, "Score: ")
-
-
-@pytest.mark.parametrize("lengths", [(1,), (3, 1, 7), (2, 2)])
-def test_no_candidate_sees_another(tiny: LlavaOnevisionCritic, lengths: tuple[int, ...]) -> None:
-    (item,) = prepared(tiny, questions.score_query(tiny.card, "Q", "A", noise(56, 56)))
-    prefix = 5
-    segments = [Segment(tuple(range(n)), item.tree) for n in lengths]
-    row = pack(segments, prefix)
-    size = len(item.tree.tokens)
-    owner = np.repeat(np.arange(len(lengths)), [n + size for n in lengths])
-    seen = row.mask[:, prefix:]
-    assert row.mask[:, :prefix].all()
-    assert not seen[owner[:, None] != owner[None, :]].any()
-    assert seen.diagonal().all()
-    # Each token sees exactly as many others as its position says: prompt, ancestors, itself.
-    assert (row.mask.sum(axis=1) == row.positions + 1).all()
 
 
 def edit(directory: Path, tmp_path: Path, **changes: object) -> Path:

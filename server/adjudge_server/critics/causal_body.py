@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from adjudge_server.answers import NO_ANSWERS
-from adjudge_server.critics.decoder import Decoder
+from adjudge_server.critics.decoder import Decoder, no_pictures
 from adjudge_server.critics.preparing import PreparedPrompt
 from adjudge_server.templates import Template
 
@@ -95,17 +95,16 @@ def _difference(
     vocabulary = model.get_input_embeddings().weight.shape[0]
     items = [_item(vocabulary, length, template) for length in ENDINGS]
     differences = []
-    for row in decoder.run(items, decoder.embed_text):
-        start = 0
-        for item in row.items:
-            own = row.hidden[start : start + len(item.token_ids) - PREFIX]
-            start += len(own)
-            ids = torch.tensor([item.token_ids], device=decoder.device)
-            plain = model.base_model(input_ids=ids).last_hidden_state[0, PREFIX:]
-            differences.append(_share(own, plain))
-            # `logits` of a classifier are (1, labels), those of a language model one row a token.
-            logits = model(input_ids=ids).logits.reshape(-1, head(plain).shape[-1])[-1]
-            differences.append(_share(head(own)[-1], logits))
+    passed = decoder.run(items, no_pictures)
+    for leaf in passed.leaves:
+        own = passed.hidden[leaf.start : leaf.start + len(leaf.own)]
+        ids = torch.tensor([leaf.symbols], device=decoder.device)
+        plain = model.base_model(input_ids=ids).last_hidden_state[0, -len(own) :]
+        differences.append(_share(own, plain))
+        # `logits` of a classifier are (1, labels), those of a language model one row a token.
+        logits = model(input_ids=ids).logits.reshape(-1, head(plain).shape[-1])[-1]
+        differences.append(_share(head(own)[-1], logits))
+    decoder.prefixes.clear()
     return max(differences)
 
 

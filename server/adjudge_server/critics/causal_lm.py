@@ -5,8 +5,10 @@ from collections.abc import Generator, Sequence
 import torch
 from transformers import PreTrainedModel
 
+from adjudge_server.caches import CacheBytes
 from adjudge_server.critic import CriticCard, Query, Reading, Written
-from adjudge_server.critics.decoder import Decoder
+from adjudge_server.critics.decoder import Decoder, no_pictures
+from adjudge_server.critics.memory import memory_errors, release
 from adjudge_server.critics.preparing import PreparedPrompt, Preparer
 from adjudge_server.critics.vocabulary import VocabularyHead
 from adjudge_server.errors import InputTooLong
@@ -24,11 +26,12 @@ class CausalLmCritic:
         card: CriticCard,
         end_tokens: frozenset[int],
         repetition_penalty: float,
+        caches: CacheBytes,
     ) -> None:
         self.card = card
         self._preparer = preparer
         self._repetition_penalty = repetition_penalty
-        self.decoder = Decoder(model.base_model)
+        self.decoder = Decoder(model.base_model, caches.prefixes)
         self._head = VocabularyHead(
             self.decoder, model.get_output_embeddings(), tokenizer, end_tokens
         )
@@ -43,7 +46,12 @@ class CausalLmCritic:
 
     @torch.inference_mode()
     def forward(self, batch: Sequence[PreparedPrompt]) -> list[Reading]:
-        return self._head.read(batch, self.decoder.embed_text)
+        with memory_errors():
+            return self._head.read(batch, no_pictures)
+
+    def forget(self) -> None:
+        self.decoder.prefixes.clear()
+        release(self.decoder.device)
 
     def critique(self, item: PreparedPrompt, max_tokens: int) -> Generator[Written, None, None]:
-        return self._head.write(item, self.decoder.embed_text, max_tokens, self._repetition_penalty)
+        return self._head.write(item, no_pictures, max_tokens, self._repetition_penalty)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from transformers import AutoModelForCausalLM
 
+from adjudge_server.caches import DEFAULT, CacheBytes
 from adjudge_server.critic import CriticCard
 from adjudge_server.critics import causal_body, checkpoint
 from adjudge_server.critics.causal_lm import CausalLmCritic
@@ -24,6 +25,7 @@ def load(
     max_input_tokens: int,
     templates: Sequence[Template] | None = None,
     repetition_penalty: float | None = None,
+    caches: CacheBytes = DEFAULT,
 ) -> CausalLmCritic:
     """Builds the critic that lies in a directory.
 
@@ -58,6 +60,7 @@ def load(
         card,
         checkpoint.end_tokens(directory, tokenizer.added[chat.end], config.eos_token_id),
         repetition_penalty or checkpoint.repetition_penalty(directory),
+        caches,
     )
     causal_body.check_measured(
         model, critic.decoder, model.get_output_embeddings(), card.templates[0]

@@ -1,157 +1,160 @@
 """A decoder-only language model without its head: the part that all families share.
 
-The modules are those of transformers; how they are put together is ours, because the prefix of a
-group runs once and its candidates run as one packed row.
+The modules are those of transformers; how they are put together is ours, because what prompts have
+in common runs once, and is remembered.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
+from adjudge_server.answers import NO_ANSWERS
 from adjudge_server.critics import packed_attention
-from adjudge_server.critics.packed_attention import Blocks
-from adjudge_server.critics.packing import PackedRow, Segment, pack
+from adjudge_server.critics.keys_values import Growing, KeysValues, joined
+from adjudge_server.critics.packed_attention import Above, Attendance, known_above
+from adjudge_server.critics.packing import PackedRows, pack
+from adjudge_server.critics.plan import Leaf, Plan, Run, make_plan
+from adjudge_server.critics.prefix_tree import Node, PrefixTree
 from adjudge_server.critics.preparing import PreparedPrompt
 
 Array = NDArray[Any]
-Embed = Callable[[PreparedPrompt, int], torch.Tensor]
-"""(n, hidden): the embeddings of a prompt's first n tokens, pictures in their slots."""
+Features = Callable[[str], torch.Tensor]
+"""(n, hidden) of a picture of the batch, by its digest."""
+JOINED_TOKENS = 512
+"""Known runs no longer than this that are seen by the same rows are put together for a pass: each
+by itself costs a call in every layer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Group:
-    """Prompts of a batch that share their prefix, and where they stand in the batch."""
+class Passed:
+    """What came of a batch."""
 
-    indices: list[int]
-    items: list[PreparedPrompt]
-
-    @property
-    def prefix(self) -> int:
-        return min(item.shared_tokens for item in self.items)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ReadRow:
-    """Prompts that ran as one packed row."""
-
-    indices: list[int]
-    """Where they stand in the batch."""
-    items: list[PreparedPrompt]
-    row: PackedRow
     hidden: torch.Tensor
-    """(N, hidden) of the row's tokens."""
-    computed_tokens: list[int]
-    """On each item's account; the prefix is on that of the group's first."""
+    """(N, hidden) of the pass's rows."""
+    leaves: list[Leaf[KeysValues]]
+    """Where the prompts of the batch stand among the rows."""
+    computed: dict[int, int]
+    """See `plan.Plan`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Context:
+    """What stands before the next token of a text that is being written."""
+
+    prompt: tuple[KeysValues, ...]
+    written: Growing = field(default_factory=Growing)
 
 
 class Decoder:
     """A language model without its head, run over prompts that share their beginnings."""
 
-    def __init__(self, language: PreTrainedModel) -> None:
+    def __init__(self, language: PreTrainedModel, max_prefix_bytes: int) -> None:
+        """`max_prefix_bytes` bounds the keys and values that are remembered between batches."""
         self._language = language
         self._embedding = language.get_input_embeddings()
         weight: torch.Tensor = self._embedding.weight
         self.device = weight.device
         self.dtype = weight.dtype
-        self.in_blocks = self.device.type == "cpu"
-        """Whether packed rows are attended to in blocks. False is slower, and what tests compare
-        with."""
+        self.prefixes = PrefixTree[KeysValues](max_prefix_bytes)
         language.set_attn_implementation(packed_attention.NAME)
 
-    def embed(self, token_ids: Sequence[int]) -> torch.Tensor:
-        """(n, hidden) of token ids; what stands in an IMAGE_SLOT is for others to fill."""
-        ids = torch.tensor(token_ids, device=self.device)
-        embedded: torch.Tensor = self._embedding(ids.clamp(min=0))
-        return embedded
+    def run(self, batch: Sequence[PreparedPrompt], features: Features) -> Passed:
+        """Every prompt of the batch, in one pass."""
+        plan = make_plan(batch, self.prefixes)
+        kept = [run for run in plan.runs if run.is_kept]
+        hidden, keys_values = self._pass(plan, kept, features)
+        self._remember(kept, keys_values)
+        return Passed(hidden, plan.leaves, plan.computed)
 
-    def embed_text(self, item: PreparedPrompt, count: int) -> torch.Tensor:
-        """See Embed; of prompts without pictures."""
-        return self.embed(item.token_ids[:count])
+    def begin(self, item: PreparedPrompt, features: Features) -> tuple[Context, torch.Tensor]:
+        """The context after a whole prompt, and (hidden,) of its last token."""
+        plan = make_plan([replace(item, tree=NO_ANSWERS)], self.prefixes)
+        (leaf,) = plan.leaves
+        hidden, keys_values = self._pass(plan, [*plan.runs, leaf], features)
+        kept = [pair for pair in zip(plan.runs, keys_values, strict=False) if pair[0].is_kept]
+        self._remember([run for run, _ in kept], [held for _, held in kept])
+        prompt = _short_ones_joined([*(node.kept for node, _, _ in plan.known), *keys_values])
+        return Context(tuple(prompt)), hidden[leaf.last]
 
-    def run(self, batch: Sequence[PreparedPrompt], embed: Embed) -> Iterator[ReadRow]:
-        """Every prompt of the batch, in packed rows."""
-        for group in _groups(batch):
-            prefix = group.prefix
-            cache = DynamicCache(config=self._language.config)
-            if prefix:
-                cache, _ = self.begin(group.items[0], prefix, embed)
-            for number, chosen in enumerate(_rows(group.items)):
-                items = [group.items[i] for i in chosen]
-                computed = [item.shared_tokens - prefix + item.own_tokens for item in items]
-                computed[0] += 0 if number else prefix
-                row, hidden = self._run_row(items, prefix, cache)
-                yield ReadRow([group.indices[i] for i in chosen], items, row, hidden, computed)
-
-    def _run_row(
-        self, items: Sequence[PreparedPrompt], prefix: int, cache: DynamicCache
-    ) -> tuple[PackedRow, torch.Tensor]:
-        """One pass; leaves the cache as it was."""
-        row = pack([Segment(item.token_ids[prefix:], item.tree) for item in items], prefix)
-        hidden: torch.Tensor = self._language(
-            inputs_embeds=self._embedding(self.tensor(row.token_ids))[None],
-            position_ids=self.tensor(row.positions)[None],
-            cache=cache,
-            **self._attention(row),
-        ).last_hidden_state[0]
-        cache.crop(-len(row.token_ids))
-        return row, hidden
-
-    def begin(
-        self, item: PreparedPrompt, count: int, embed: Embed
-    ) -> tuple[DynamicCache, torch.Tensor]:
-        """Keys and values of a prompt's first `count` tokens, and (hidden,) after the last one."""
-        cache = DynamicCache(config=self._language.config)
-        embedded = embed(item, count)[None]
-        outputs = self._language(inputs_embeds=embedded, cache=cache, use_cache=True)
-        return cache, outputs.last_hidden_state[0, -1]
-
-    def step(self, token: int, cache: DynamicCache) -> torch.Tensor:
-        """(hidden,) after one more token, which the cache keeps."""
-        hidden: torch.Tensor = self._language(
-            inputs_embeds=self._embedding(torch.tensor([[token]], device=self.device)),
-            cache=cache,
-            use_cache=True,
-        ).last_hidden_state[0, -1]
+    def step(self, token: int, context: Context) -> torch.Tensor:
+        """(hidden,) after one more token, which the context keeps."""
+        written = context.written.held
+        before = (*context.prompt, *([written] if written else []))
+        position = sum(part.num_tokens for part in before)
+        leaf = Leaf[KeysValues]((token,), NO_ANSWERS, (), [0], {}, own=(token,), position=position)
+        rows = pack(Plan(leaves=[leaf], num_rows=1))
+        attendance = Attendance.of(
+            rows, [known_above(part, 0, 1) for part in before], [(0, 1)], self.device, self.dtype
+        )
+        hidden = self._hidden(rows, attendance, no_pictures)[0]
+        context.written.append(attendance.keys_values()[0])
         return hidden
 
-    def _attention(self, row: PackedRow) -> dict[str, Any]:
-        """How the language model is told who sees whom: in blocks, or with one dense mask."""
-        if self.in_blocks:
-            # A mask of four dimensions, never looked at, stops transformers from making its own.
-            unused = torch.empty(1, 1, 1, 1, dtype=self.dtype)
-            return {"attention_mask": unused, "blocks": Blocks.of(row, self.dtype)}
-        # Additive, because attention would turn a boolean mask into this in every layer.
-        mask = torch.zeros(row.mask.shape, dtype=self.dtype, device=self.device)
-        mask = mask.masked_fill_(~self.tensor(row.mask), float("-inf"))
-        return {"attention_mask": mask[None, None]}
+    def _pass(
+        self,
+        plan: Plan[KeysValues],
+        kept: Sequence[Run[KeysValues] | Leaf[KeysValues]],
+        features: Features,
+    ) -> tuple[torch.Tensor, list[KeysValues]]:
+        """(N, hidden), and keys and values of each of `kept`."""
+        rows = pack(plan)
+        attendance = Attendance.of(
+            rows, _known(plan), [_rows(each) for each in kept], self.device, self.dtype
+        )
+        return self._hidden(rows, attendance, features), attendance.keys_values()
+
+    def _hidden(self, rows: PackedRows, attendance: Attendance, features: Features) -> torch.Tensor:
+        embedded: torch.Tensor = self._embedding(self.tensor(rows.token_ids))
+        for digest, start in rows.pictures:
+            picture = features(digest)
+            embedded[start : start + len(picture)] = picture
+        # A mask of four dimensions, never looked at, stops transformers from making its own.
+        unused = torch.empty(1, 1, 1, 1, dtype=self.dtype, device=self.device)
+        hidden: torch.Tensor = self._language(
+            inputs_embeds=embedded[None],
+            position_ids=self.tensor(rows.positions)[None],
+            attention_mask=unused,
+            use_cache=False,
+            attendance=attendance,
+        ).last_hidden_state[0]
+        return hidden
+
+    def _remember(self, runs: Sequence[Run[KeysValues]], held: Sequence[KeysValues]) -> None:
+        nodes: dict[Run[KeysValues], Node[KeysValues]] = {}
+        for run, keys_values in zip(runs, held, strict=True):
+            above = nodes[run.above] if isinstance(run.above, Run) else run.above
+            nodes[run] = self.prefixes.insert(above, run.symbols, keys_values)
+        self.prefixes.trim()
 
     def tensor(self, array: Array) -> torch.Tensor:
         return torch.from_numpy(array).to(self.device)
 
 
-def _rows(items: Sequence[PreparedPrompt]) -> list[list[int]]:
-    """Indices of the items of each packed row, such that padding a row's segments to its longest at
-    most doubles them: one long candidate must not make hundreds of short ones as long."""
-    rows: list[list[int]] = [[]]
-    total = 0
-    for index in sorted(range(len(items)), key=lambda i: items[i].own_tokens):
-        length = items[index].own_tokens
-        if rows[-1] and (len(rows[-1]) + 1) * length > 2 * (total + length):
-            rows.append([])
-            total = 0
-        rows[-1].append(index)
-        total += length
-    return rows
+def no_pictures(digest: str) -> torch.Tensor:
+    """See Features; of critics that see none."""
+    raise KeyError(digest)
 
 
-def _groups(batch: Sequence[PreparedPrompt]) -> list[_Group]:
-    groups: dict[str, _Group] = {}
-    for index, item in enumerate(batch):
-        group = groups.setdefault(item.group, _Group([], []))
-        group.indices.append(index)
-        group.items.append(item)
-    return list(groups.values())
+def _rows(each: Run[KeysValues] | Leaf[KeysValues]) -> tuple[int, int]:
+    return each.start, each.start + (each.num_tokens if isinstance(each, Run) else each.num_rows)
+
+
+def _known(plan: Plan[KeysValues]) -> list[Above]:
+    """What is known already, by who sees it."""
+    return [
+        known_above(part, start, end)
+        for (start, end), known in groupby(plan.known, key=lambda known: known[1:])
+        for part in _short_ones_joined([node.kept for node, _, _ in known])
+    ]
+
+
+def _short_ones_joined(parts: Sequence[KeysValues]) -> list[KeysValues]:
+    """In any order: where a key stands is in the key."""
+    short = [part for part in parts if part.num_tokens <= JOINED_TOKENS]
+    long = [part for part in parts if part.num_tokens > JOINED_TOKENS]
+    return ([joined(short)] if short else []) + long

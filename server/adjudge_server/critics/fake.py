@@ -87,6 +87,9 @@ class FakeCritic:
             )
         return readings
 
+    def forget(self) -> None:
+        pass
+
     def critique(self, item: FakePrepared, max_tokens: int) -> Generator[Written, None, None]:
         """Where the template wants it: the verdict and then the reasons, or the other way round."""
         template = item.query.template

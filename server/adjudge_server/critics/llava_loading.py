@@ -6,12 +6,14 @@ from typing import Any
 
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
 
+from adjudge_server.caches import DEFAULT, CacheBytes
 from adjudge_server.critic import CriticCard
 from adjudge_server.critics import checkpoint, llava_original
 from adjudge_server.critics.anyres import Geometry
 from adjudge_server.critics.conversation import QWEN_1_5
 from adjudge_server.critics.llava_onevision import LlavaOnevisionCritic
 from adjudge_server.critics.llava_tiles import Tiler
+from adjudge_server.critics.llava_vision import LlavaVision
 from adjudge_server.critics.preparing import Preparer
 from adjudge_server.families import is_original
 from adjudge_server.preprocessing import SeveralPictures
@@ -30,6 +32,7 @@ def load(
     several_pictures: SeveralPictures = "anyres",
     vision_heads: int | None = None,
     repetition_penalty: float | None = None,
+    caches: CacheBytes = DEFAULT,
 ) -> LlavaOnevisionCritic:
     """Builds the critic that lies in a directory.
 
@@ -69,7 +72,8 @@ def load(
         grids=tuple((width, height) for height, width in config.image_grid_pinpoints),
         max_tiles=max_tiles,
     )
-    tiler = Tiler(geometry, single=aspect_ratio, several=several_pictures)
+    seen = LlavaVision(model.model, caches.features)
+    tiler = Tiler(geometry, single=aspect_ratio, several=several_pictures, is_known=seen.knows)
     return LlavaOnevisionCritic(
         model,
         tokenizer,
@@ -79,6 +83,8 @@ def load(
             directory, tokenizer.added[QWEN_1_5.end], config.text_config.eos_token_id
         ),
         repetition_penalty or checkpoint.repetition_penalty(directory),
+        seen,
+        caches,
     )
 
 

@@ -7,10 +7,12 @@ import torch
 from numpy.typing import NDArray
 from transformers import LlavaOnevisionForConditionalGeneration
 
+from adjudge_server.caches import CacheBytes
 from adjudge_server.critic import CriticCard, Query, Reading, Written
-from adjudge_server.critics.decoder import Decoder, Embed
+from adjudge_server.critics.decoder import Decoder, Features
 from adjudge_server.critics.llava_vision import LlavaVision
-from adjudge_server.critics.preparing import IMAGE_SLOT, PreparedPrompt, Preparer
+from adjudge_server.critics.memory import memory_errors, release
+from adjudge_server.critics.preparing import PreparedPrompt, Preparer
 from adjudge_server.critics.vocabulary import VocabularyHead
 from adjudge_server.errors import InputTooLong
 from adjudge_server.tokenization import TextTokenizer
@@ -27,12 +29,14 @@ class LlavaOnevisionCritic:
         card: CriticCard,
         end_tokens: frozenset[int],
         repetition_penalty: float,
+        vision: LlavaVision,
+        caches: CacheBytes,
     ) -> None:
         self.card = card
         self._preparer = preparer
         self._repetition_penalty = repetition_penalty
-        self._vision = LlavaVision(model.model)
-        self.decoder = Decoder(model.model.language_model)
+        self._vision = vision
+        self.decoder = Decoder(model.model.language_model, caches.prefixes)
         self._head = VocabularyHead(self.decoder, model.lm_head, tokenizer, end_tokens)
 
     def prepare(self, queries: Sequence[Query]) -> list[PreparedPrompt | InputTooLong]:
@@ -45,30 +49,23 @@ class LlavaOnevisionCritic:
 
     @torch.inference_mode()
     def forward(self, batch: Sequence[PreparedPrompt]) -> list[Reading]:
-        return self._head.read(batch, self._embed(batch))
+        with memory_errors():
+            return self._head.read(batch, self._features(batch))
+
+    def forget(self) -> None:
+        self.decoder.prefixes.clear()
+        self._vision.forget()
+        release(self.decoder.device)
 
     def critique(self, item: PreparedPrompt, max_tokens: int) -> Generator[Written, None, None]:
-        with torch.inference_mode():
-            embed = self._embed([item])
-        yield from self._head.write(item, embed, max_tokens, self._repetition_penalty)
+        features = self._features([item])
+        return self._head.write(item, features, max_tokens, self._repetition_penalty)
 
     @torch.inference_mode()
     def next_logits(self, item: PreparedPrompt) -> NDArray[np.float32]:
         """(real vocabulary,) logits of the critic's first token."""
-        return self._head.next_logits(item, self._embed([item]))
+        return self._head.next_logits(item, self._features([item]))
 
-    def _embed(self, batch: Sequence[PreparedPrompt]) -> Embed:
-        """Each picture of the batch by itself, so that its features do not depend on its
-        batch-mates."""
+    def _features(self, batch: Sequence[PreparedPrompt]) -> Features:
         pictures = {p.digest: p for item in batch for p in item.pictures}
-        features = {digest: self._vision.features(p) for digest, p in pictures.items()}
-
-        def embed(item: PreparedPrompt, count: int) -> torch.Tensor:
-            token_ids = item.token_ids[:count]
-            embedded = self.decoder.embed(token_ids)
-            if item.pictures:
-                slots = [i for i, token in enumerate(token_ids) if token == IMAGE_SLOT]
-                embedded[slots] = torch.cat([features[p.digest] for p in item.pictures])
-            return embedded
-
-        return embed
+        return lambda digest: self._vision.features(pictures[digest])

@@ -1,6 +1,9 @@
 """What LLaVA-OneVision makes of a picture: the tower's patches, projected, in reading order."""
 
+from contextlib import suppress
+
 import torch
+from cachetools import LRUCache
 from torch import nn
 from transformers import LlavaOnevisionModel
 
@@ -10,15 +13,32 @@ from adjudge_server.critics.preparing import TiledPicture
 class LlavaVision:
     """Vision tower, projector and newline of a model."""
 
-    def __init__(self, model: LlavaOnevisionModel) -> None:
+    def __init__(self, model: LlavaOnevisionModel, max_bytes: int) -> None:
+        """`max_bytes` bounds the features that are remembered."""
+        self._known: LRUCache[str, torch.Tensor] = LRUCache(max_bytes, lambda known: known.nbytes)
         self._tower = model.vision_tower
         self._projector = model.multi_modal_projector
         self._newline: torch.Tensor = model.image_newline
 
+    def knows(self, digest: str) -> bool:
+        """Whether `features` would not look at this picture's tiles. For any thread."""
+        return digest in self._known
+
     def features(self, picture: TiledPicture) -> torch.Tensor:
         """(tokens, hidden): the base tile's patches, then the grid's; `picture.layout` says how
-        many."""
-        pixels = torch.from_numpy(picture.tiles).to(self._newline)  # (1 + n, 3, side, side)
+        many. By itself, so that they do not depend on other pictures."""
+        known = self._known.get(picture.digest)
+        if known is None:
+            known = self._computed(picture)
+            with suppress(ValueError):  # larger than all that may be remembered
+                self._known[picture.digest] = known
+        return known
+
+    def forget(self) -> None:
+        self._known.clear()
+
+    def _computed(self, picture: TiledPicture) -> torch.Tensor:
+        pixels = torch.from_numpy(picture.cut()).to(self._newline)  # (1 + n, 3, side, side)
         # The features before post_layernorm: the original drops the tower's last layer and takes
         # what the encoder then ends with. transformers' `hidden_states[-1]` has meant both.
         patches = self._tower.encoder(inputs_embeds=self._tower.embeddings(pixels))

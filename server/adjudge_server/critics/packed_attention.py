@@ -1,14 +1,10 @@
-"""Attention of a packed row, in two parts: all rows to the prefix, each segment to itself.
+"""Attention of packed rows: of each segment to itself, then of all rows below a run to that run.
 
-A dense mask over the row makes every candidate pay for the keys of all others, only to hide them.
-Here the softmax is computed over the two visible parts by themselves and merged by their
-log-sum-exps, which is exact (as in Hydragen, arXiv 2402.05099): with weights w = exp(lse) of each
-part, the whole is (w1 o1 + w2 o2) / (w1 + w2).
-
-For CPUs: there, PyTorch's flash attention returns the log-sum-exp beside the output.
+A dense mask would make every candidate pay for the keys of all others, only to hide them.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -16,34 +12,85 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from adjudge_server.critics.packing import PackedRow
+from adjudge_server.critics.attend import Attended, attend, merged
+from adjudge_server.critics.keys_values import KeysValues, Pair
+from adjudge_server.critics.packing import Block, PackedRows
 
 NAME = "adjudge_packed"
 """What transformers knows this attention by."""
 
-Pair = tuple[torch.Tensor, torch.Tensor]
+Source = Callable[[int, torch.Tensor, torch.Tensor], Pair]
+"""From layer and (kv heads, N, size) keys and values of the pass to what is attended to."""
 
 
 @dataclass(frozen=True, slots=True)
-class Blocks:
-    """See `packing.Blocks`, as tensors, once for all layers."""
+class BlockTensors:
+    """See `packing.Block`, as tensors, once for all layers."""
 
-    prefix: int
-    gather: torch.Tensor
-    scatter: torch.Tensor
+    rows: torch.Tensor
+    places: torch.Tensor
+    rows_of_places: torch.Tensor
     mask: torch.Tensor
     """(K, 1, L, L) additive."""
 
     @classmethod
-    def of(cls, row: PackedRow, dtype: torch.dtype) -> "Blocks":
-        blocks = row.blocks
-        visible = torch.from_numpy(blocks.visible)[:, None]
+    def of(cls, block: Block, device: torch.device, dtype: torch.dtype) -> "BlockTensors":
+        rows = torch.from_numpy(block.rows).to(device)
+        places = torch.from_numpy(block.places).to(device)
+        visible = torch.from_numpy(block.visible).to(device)[:, None]
+        mask = torch.zeros(visible.shape, dtype=dtype, device=device)
+        return cls(rows, places, rows.flatten()[places], mask.masked_fill_(~visible, float("-inf")))
+
+
+@dataclass(frozen=True, slots=True)
+class Above:
+    """Keys that the rows from `start` to `end` see all of."""
+
+    source: Source
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attendance:
+    """Who sees whom in a pass, and whose keys and values are kept."""
+
+    blocks: tuple[BlockTensors, ...]
+    causal: tuple[tuple[int, int], ...]
+    above: tuple[Above, ...]
+    kept: tuple[tuple[int, int], ...]
+    """Start and end of each run whose keys and values are kept."""
+    layers: list[list[Pair]] = field(default_factory=list)
+    """Filled by the pass: per layer, one pair for each of `kept`."""
+
+    @classmethod
+    def of(
+        cls,
+        rows: PackedRows,
+        known: Sequence[Above],
+        kept: Sequence[tuple[int, int]],
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> "Attendance":
+        spans = [Above(_rows_of_pass(start, end), end, last) for start, end, last in rows.spans]
         return cls(
-            prefix=row.prefix,
-            gather=torch.from_numpy(blocks.gather),
-            scatter=torch.from_numpy(blocks.scatter),
-            mask=torch.zeros(visible.shape, dtype=dtype).masked_fill_(~visible, float("-inf")),
+            blocks=tuple(BlockTensors.of(block, device, dtype) for block in rows.blocks),
+            causal=rows.causal,
+            above=(*known, *spans),
+            kept=tuple(kept),
         )
+
+    def keys_values(self) -> list[KeysValues]:
+        """After the pass: of each of `kept`."""
+        return [KeysValues(layers) for layers in zip(*self.layers, strict=True)]
+
+
+def known_above(kept: KeysValues, start: int, end: int) -> Above:
+    return Above(lambda layer, key, value: kept.layers[layer], start, end)
+
+
+def _rows_of_pass(start: int, end: int) -> Source:
+    return lambda layer, key, value: (key[:, start:end], value[:, start:end])
 
 
 def packed_attention(
@@ -54,78 +101,90 @@ def packed_attention(
     attention_mask: torch.Tensor | None,
     *,
     scaling: float,
-    blocks: Blocks | None = None,
+    attendance: Attendance | None = None,
     **options: object,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' attention interface: query (1, heads, N, size), key and value (1, kv heads,
-    P + N, size) to (1, N, heads, size). Without `blocks` it is plain SDPA."""
-    if blocks is None:
+    """transformers' attention interface: query (1, heads, N, size), key and value (1, kv heads, N,
+    size) to (1, N, heads, size). Without `attendance` it is plain SDPA."""
+    if attendance is None:
         plain: tuple[torch.Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **options
         )
         return plain
-    _, heads, rows, size = query.shape
-    kv_heads = key.shape[1]
-    # Heads that share keys become rows of one head: nothing is copied.
-    grouped = query.view(kv_heads, heads // kv_heads, rows, size)
-    own = _own_part(
-        grouped, key[0, :, blocks.prefix :], value[0, :, blocks.prefix :], blocks, scaling
+    layer = module.layer_idx
+    assert isinstance(layer, int) and layer == len(attendance.layers)
+    output = _attend_all(query[0], key[0], value[0], attendance, layer, scaling)
+    attendance.layers.append(
+        [(key[0, :, a:b].clone(), value[0, :, a:b].clone()) for a, b in attendance.kept]
     )
-    if blocks.prefix:
-        shared = _prefix_part(
-            grouped, key[0, :, : blocks.prefix], value[0, :, : blocks.prefix], scaling
-        )
-        own = _merged(own, shared)
-    return own[0].reshape(1, heads, rows, size).transpose(1, 2), None
+    return output.transpose(0, 1)[None], None
 
 
-def _prefix_part(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
-) -> Pair:
-    """Output (kv heads, sharing, N, size) and log-sum-exp (kv heads, sharing, N)."""
-    kv_heads, sharing, rows, size = query.shape
-    output, lse = _flash(
-        query.reshape(1, kv_heads, sharing * rows, size), key[None], value[None], None, scaling
-    )
-    return output.view(query.shape), lse.reshape(kv_heads, sharing, rows)
-
-
-def _own_part(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, blocks: Blocks, scaling: float
-) -> Pair:
-    """The same, of each segment to itself."""
-    kv_heads, sharing, _, size = query.shape
-    count, longest = blocks.gather.shape
-    in_blocks = query[:, :, blocks.gather]  # (kv heads, sharing, K, L, size)
-    output, lse = _flash(
-        in_blocks.permute(2, 0, 1, 3, 4).reshape(count, kv_heads, sharing * longest, size),
-        key[:, blocks.gather].transpose(0, 1),
-        value[:, blocks.gather].transpose(0, 1),
-        blocks.mask.repeat(1, 1, sharing, 1),
-        scaling,
-    )
-    shape = (count, kv_heads, sharing, longest)
-    output = output.reshape(*shape, size).permute(1, 2, 0, 3, 4).flatten(2, 3)
-    lse = lse.reshape(shape).permute(1, 2, 0, 3).flatten(2, 3)
-    return output[:, :, blocks.scatter], lse[:, :, blocks.scatter]
-
-
-def _merged(one: Pair, other: Pair) -> Pair:
-    weight = torch.sigmoid(one[1] - other[1])[..., None].to(one[0].dtype)
-    return torch.lerp(other[0], one[0], weight), torch.logaddexp(one[1], other[1])
-
-
-def _flash(
+def _attend_all(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    mask: torch.Tensor | None,
+    attendance: Attendance,
+    layer: int,
     scaling: float,
-) -> Pair:
-    output, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        query, key, value, 0.0, False, attn_mask=mask, scale=scaling
+) -> torch.Tensor:
+    """(heads, N, size)"""
+    output = torch.empty_like(query)
+    precise = torch.promote_types(query.dtype, torch.float32)
+    lse = torch.empty(query.shape[:2], dtype=precise, device=query.device)
+    for block in attendance.blocks:
+        own = _within_block(query, key, value, block, scaling)
+        output[:, block.rows_of_places] = own[0]
+        lse[:, block.rows_of_places] = own[1]
+    for start, end in attendance.causal:
+        run = slice(start, end)
+        own = attend(
+            query[None, :, run],
+            key[None, :, run],
+            value[None, :, run],
+            scaling=scaling,
+            causal=True,
+        )
+        output[:, start:end] = own[0][0]
+        lse[:, start:end] = own[1][0]
+    for above in attendance.above:
+        below = slice(above.start, above.end)
+        seen = _to_all(query[:, below], *above.source(layer, key, value), scaling)
+        output[:, below], lse[:, below] = merged((output[:, below], lse[:, below]), seen)
+    return output
+
+
+def _to_all(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+) -> Attended:
+    """Every row to every key. Heads that share keys become rows of one head: nothing is copied."""
+    heads, rows, size = query.shape
+    kv_heads = key.shape[0]
+    grouped = query.reshape(1, kv_heads, heads // kv_heads * rows, size)
+    output, lse = attend(grouped, key[None], value[None], scaling)
+    return output.reshape(heads, rows, size), lse.reshape(heads, rows)
+
+
+def _within_block(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, block: BlockTensors, scaling: float
+) -> Attended:
+    """Every segment to itself; padding is cut away."""
+    heads, _, size = query.shape
+    kv_heads = key.shape[0]
+    sharing = heads // kv_heads
+    count, longest = block.rows.shape
+    grouped = query.view(kv_heads, sharing, -1, size)[:, :, block.rows]  # (.., K, L, size)
+    output, lse = attend(
+        grouped.permute(2, 0, 1, 3, 4).reshape(count, kv_heads, sharing * longest, size),
+        key[:, block.rows].transpose(0, 1),
+        value[:, block.rows].transpose(0, 1),
+        scaling,
+        mask=block.mask.repeat(1, 1, sharing, 1),
     )
-    return output, lse
+    shape = (count, heads, longest)
+    output = output.reshape(*shape, size).transpose(0, 1).flatten(1, 2)
+    lse = lse.reshape(shape).transpose(0, 1).flatten(1, 2)
+    return output[:, block.places], lse[:, block.places]
 
 
 AttentionInterface.register(NAME, packed_attention)

@@ -1,116 +1,166 @@
-"""Many candidates in one row: each sees the shared prefix and itself, never its neighbours.
+"""The rows of a pass as arrays: what they are, where they believe they are, whom they see.
 
-The row is the concatenation of every item's own tokens and answer tree. Instead of padding and of
-copying the prefix's keys and values for each candidate, a mask says who sees whom, and positions
-start again for each item. Pure numpy: it decides, the critic executes, either with one dense mask
-over the whole row, or in blocks (`packed_attention`), which is the same and cheaper.
+A row sees its own segment (the run or leaf it is in), as far as that says, and the whole of every
+run above. Instead of one mask of all pairs, segments are put together in blocks, and what is above
+is said in spans. Pure numpy.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adjudge_server.answers import AnswerTree
+from adjudge_server.critics.plan import Leaf, Plan, Run
+
+LONGEST_IN_BLOCK = 512
+"""Tokens of a run, before it attends to itself alone, and without a mask of all pairs."""
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
-    """One item of the row: the end of its prompt, then its answer tree."""
+class Block:
+    """K segments of like lengths, padded to the longest, L."""
 
-    token_ids: tuple[int, ...]
-    """The prompt's tokens after the shared prefix; at least one."""
-    tree: AnswerTree
-
-
-@dataclass(frozen=True, slots=True)
-class Blocks:
-    """The same row cut into its K segments, padded to the longest, L."""
-
-    gather: NDArray[np.int64]
-    """(K, L) row of each place; padding repeats the segment's first row."""
-    scatter: NDArray[np.int64]
-    """(N,) place of each row, counted through all K L places."""
+    rows: NDArray[np.int64]
+    """(K, L) the row in each place; padding repeats the segment's first."""
+    places: NDArray[np.int64]
+    """(n,) places that are no padding, counted through all K L."""
     visible: NDArray[np.bool_]
     """(K, L, L) whether a place attends to another of its segment; padding sees itself."""
 
 
 @dataclass(frozen=True, slots=True)
-class PackedRow:
-    """N tokens behind a prefix of P: what they are, where they believe they are, whom they see."""
+class PackedRows:
+    """N rows."""
 
-    prefix: int
     token_ids: NDArray[np.int64]
-    """(N,)"""
+    """(N,) 0 where a picture's features stand."""
     positions: NDArray[np.int64]
-    """(N,) positions in the sequence that each token believes it is in."""
-    visible: tuple[NDArray[np.bool_], ...]
-    """(n, n) of each segment in order: whether its token (row) attends to another (column)."""
-    read_rows: NDArray[np.int64]
-    """(R,) row of each read, all segments' reads in order."""
-    read_tokens: NDArray[np.int64]
-    """(R,) token id whose log-probability is wanted there."""
-
-    @property
-    def mask(self) -> NDArray[np.bool_]:
-        """(N, P + N): everybody sees the prefix, and of the row only the own segment."""
-        total = len(self.token_ids)
-        mask = np.zeros((total, self.prefix + total), np.bool_)
-        mask[:, : self.prefix] = True
-        start = 0
-        for visible in self.visible:
-            end = start + len(visible)
-            mask[start:end, self.prefix + start : self.prefix + end] = visible
-            start = end
-        return mask
-
-    @property
-    def blocks(self) -> Blocks:
-        lengths = [len(visible) for visible in self.visible]
-        longest = max(lengths)
-        padded = np.zeros((len(lengths), longest, longest), np.bool_)
-        padded[:, range(longest), range(longest)] = True
-        gather = np.empty((len(lengths), longest), np.int64)
-        scatter: list[int] = []
-        for k, (length, visible) in enumerate(zip(lengths, self.visible, strict=True)):
-            gather[k] = len(scatter)
-            gather[k, :length] += np.arange(length)
-            scatter += range(k * longest, k * longest + length)
-            padded[k, :length, :length] = visible
-        return Blocks(gather, np.array(scatter, np.int64), padded)
+    """(N,) in the sequence that each token believes it is in."""
+    pictures: tuple[tuple[str, int], ...]
+    """Digest and first row of each picture to be computed."""
+    blocks: tuple[Block, ...]
+    causal: tuple[tuple[int, int], ...]
+    """First row and end of each segment that is in no block: a row sees those before it."""
+    spans: tuple[tuple[int, int, int], ...]
+    """Start, end, last: the rows from `end` to `last` see all of those from `start` to `end`."""
 
 
-def pack(segments: Sequence[Segment], prefix: int) -> PackedRow:
-    """Packs segments behind a shared prefix of `prefix` tokens."""
-    token_ids: list[int] = []
-    positions: list[int] = []
-    read_rows: list[int] = []
-    for segment in segments:
-        linear, tree = len(segment.token_ids), segment.tree
-        last = len(token_ids) + linear - 1  # row 0 of the tree
-        token_ids += [*segment.token_ids, *tree.tokens]
-        positions += range(prefix, prefix + linear)
-        positions += [prefix + linear + depth for depth in tree.depths]
-        read_rows += [last + row for row, _ in tree.reads]
-    return PackedRow(
-        prefix=prefix,
-        token_ids=np.array(token_ids, np.int64),
-        positions=np.array(positions, np.int64),
-        visible=tuple(_visible(len(s.token_ids), s.tree) for s in segments),
-        read_rows=np.array(read_rows, np.int64),
-        read_tokens=np.array([t for s in segments for _, t in s.tree.reads], np.int64),
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    start: int
+    visible: NDArray[np.bool_]
+
+
+def pack(plan: Plan[Any]) -> PackedRows:
+    token_ids = np.zeros(plan.num_rows, np.int64)
+    positions = np.empty(plan.num_rows, np.int64)
+    pictures: list[tuple[str, int]] = []
+    for run in plan.runs:
+        end = run.start + run.num_tokens
+        positions[run.start : end] = run.position + np.arange(run.num_tokens)
+        if isinstance(run.symbols[0], str):
+            pictures.append((run.symbols[0], run.start))
+        else:
+            token_ids[run.start : end] = run.symbols
+    for leaf in plan.leaves:
+        rows = slice(leaf.start, leaf.start + leaf.num_rows)
+        token_ids[rows] = (*leaf.own, *leaf.tree.tokens)
+        positions[rows] = leaf.position + _depths(leaf)
+    chains = _chains(plan)
+    in_chains = {chain.leaf for chain in chains}
+    ends = [leaf for leaf in plan.leaves if leaf not in in_chains]
+    segments = [_Segment(leaf.start, _visible(leaf)) for leaf in ends]
+    causal: list[tuple[int, int]] = []
+    for chain in chains:
+        if (length := chain.end - chain.start) > LONGEST_IN_BLOCK:
+            causal.append((chain.start, chain.end))
+        else:
+            segments.append(_Segment(chain.start, np.tri(length, dtype=np.bool_)))
+    return PackedRows(
+        token_ids=token_ids,
+        positions=positions,
+        pictures=tuple(pictures),
+        blocks=tuple(_block(chosen) for chosen in _of_like_lengths(segments)),
+        causal=tuple(causal),
+        spans=tuple((c.start, c.end, c.last) for c in chains if c.last > c.end),
     )
 
 
-def _visible(linear: int, tree: AnswerTree) -> NDArray[np.bool_]:
-    """(n, n) of one segment: causal over the prompt, ancestors only within the tree."""
-    size = linear + len(tree.tokens)
-    visible = np.tri(size, dtype=np.bool_)
-    visible[linear:, linear:] = False
-    for k, parent in enumerate(tree.parents):
-        row = linear + k
-        if parent > 0:
-            visible[row] = visible[linear + parent - 1]
-        visible[row, row] = True
+@dataclass(slots=True, eq=False)
+class _Chain:
+    """Runs that follow each other, with nothing beside them: they attend as one."""
+
+    start: int
+    end: int
+    last: int
+    """The row after everything below them."""
+    ends_with: Run[Any]
+    leaf: Leaf[Any] | None = None
+    """Where one without answers is all that follows, it is in the chain."""
+
+
+def _is_all_below(run: Run[Any], chain: _Chain) -> bool:
+    return run.start == chain.end and run.end == chain.last
+
+
+def _chains(plan: Plan[Any]) -> list[_Chain]:
+    chains: list[_Chain] = []
+    for run in plan.runs:
+        end = run.start + run.num_tokens
+        before = chains[-1] if chains else None
+        if before and run.above is before.ends_with and _is_all_below(run, before):
+            before.end, before.ends_with = end, run
+        else:
+            chains.append(_Chain(run.start, end, run.end, run))
+    by_run = {chain.ends_with: chain for chain in chains}
+    for leaf in plan.leaves:
+        chain = by_run.get(leaf.above) if isinstance(leaf.above, Run) else None
+        if chain and not leaf.tree.tokens and chain.end + leaf.num_rows == chain.last:
+            chain.end, chain.leaf = chain.last, leaf
+    return chains
+
+
+def _depths(leaf: Leaf[Any]) -> NDArray[np.int64]:
+    """(rows,) tokens before each, since the leaf's first."""
+    linear = len(leaf.own)
+    return np.array([*range(linear), *(linear + depth for depth in leaf.tree.depths)], np.int64)
+
+
+def _visible(leaf: Leaf[Any]) -> NDArray[np.bool_]:
+    """(rows, rows): causal over the prompt, ancestors only within the tree."""
+    linear = len(leaf.own)
+    visible = np.tri(leaf.num_rows, dtype=np.bool_)
+    visible[linear:, linear:] = leaf.tree.visible
     return visible
+
+
+def _of_like_lengths(segments: Sequence[_Segment]) -> list[list[_Segment]]:
+    """Such that padding to the longest at most doubles them: one long candidate must not make
+    hundreds of short ones as long."""
+    blocks: list[list[_Segment]] = []
+    total = 0
+    for segment in sorted(segments, key=lambda s: len(s.visible)):
+        length = len(segment.visible)
+        if not blocks or (len(blocks[-1]) + 1) * length > 2 * (total + length):
+            blocks.append([])
+            total = 0
+        blocks[-1].append(segment)
+        total += length
+    return blocks
+
+
+def _block(segments: Sequence[_Segment]) -> Block:
+    longest = max(len(segment.visible) for segment in segments)
+    visible = np.zeros((len(segments), longest, longest), np.bool_)
+    visible[:, range(longest), range(longest)] = True
+    rows = np.empty((len(segments), longest), np.int64)
+    places: list[NDArray[np.int64]] = []
+    for k, segment in enumerate(segments):
+        length = len(segment.visible)
+        rows[k] = segment.start
+        rows[k, :length] += np.arange(length)
+        visible[k, :length, :length] = segment.visible
+        places.append(k * longest + np.arange(length))
+    return Block(rows, np.concatenate(places), visible)

@@ -26,9 +26,10 @@ IMAGE_SLOT = -1
 @dataclass(frozen=True, slots=True, eq=False)
 class TiledPicture:
     digest: str
-    tiles: NDArray[np.float32]
-    """(1 + n, 3, side, side), normalised."""
+    """Of the picture and of how it is cut."""
     layout: Layout
+    cut: Callable[[], NDArray[np.float32]]
+    """(1 + n, 3, side, side), normalised; cut only once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +43,16 @@ class PreparedPrompt:
     shared_tokens: int
     pictures: tuple[TiledPicture, ...]
     tree: AnswerTree
+
+    @property
+    def picture_starts(self) -> tuple[int, ...]:
+        """The first slot of each picture."""
+        starts: list[int] = []
+        place = 0
+        for picture in self.pictures:
+            starts.append(self.token_ids.index(IMAGE_SLOT, place))
+            place = starts[-1] + picture.layout.num_tokens
+        return tuple(starts)
 
     @property
     def own_tokens(self) -> int:

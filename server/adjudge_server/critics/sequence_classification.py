@@ -8,10 +8,12 @@ import torch
 from transformers import PreTrainedModel
 
 from adjudge_server.answers import NO_ANSWERS
+from adjudge_server.caches import CacheBytes
 from adjudge_server.content import Role
 from adjudge_server.critic import CriticCard, Query, Reading, Turn, Written
 from adjudge_server.critics.chat_template import ChatTemplate
-from adjudge_server.critics.decoder import Decoder, ReadRow
+from adjudge_server.critics.decoder import Decoder, no_pictures
+from adjudge_server.critics.memory import memory_errors, release
 from adjudge_server.critics.preparing import PreparedPrompt, common_prefix, encode, too_long
 from adjudge_server.errors import InputTooLong, UnsupportedOperation
 from adjudge_server.tokenization import TextTokenizer
@@ -26,13 +28,14 @@ class SequenceClassificationCritic:
         tokenizer: TextTokenizer,
         chat_template: ChatTemplate,
         card: CriticCard,
+        caches: CacheBytes,
     ) -> None:
         self.card = card
         self._tokenizer = tokenizer
         self._chat_template = chat_template
         self._pad = model.config.pad_token_id
         self._score = model.score
-        self.decoder = Decoder(model.base_model)
+        self.decoder = Decoder(model.base_model, caches.prefixes)
 
     def prepare(self, queries: Sequence[Query]) -> list[PreparedPrompt | InputTooLong]:
         """Raises UnsupportedContent for a prompt of roles that the chat template does not take."""
@@ -65,18 +68,23 @@ class SequenceClassificationCritic:
 
     @torch.inference_mode()
     def forward(self, batch: Sequence[PreparedPrompt]) -> list[Reading]:
-        readings: dict[int, Reading] = {}
-        for row in self.decoder.run(batch, self.decoder.embed_text):
-            readings.update(zip(row.indices, self._readings(row), strict=True))
-        return [readings[i] for i in range(len(batch))]
-
-    def _readings(self, row: ReadRow) -> list[Reading]:
-        last = np.cumsum([len(visible) for visible in row.row.visible]) - 1
-        values = self._score(row.hidden[self.decoder.tensor(last)])[:, 0]
+        with memory_errors():
+            passed = self.decoder.run(batch, no_pictures)
+        last = np.array([leaf.last for leaf in passed.leaves])
+        values = self._score(passed.hidden[self.decoder.tensor(last)])[:, 0].double().tolist()
+        scalars = {
+            index: value
+            for leaf, value in zip(passed.leaves, values, strict=True)
+            for index in leaf.indices
+        }
         return [
-            Reading(0.0, np.empty(0), computed, scalar=value)
-            for value, computed in zip(values.double().tolist(), row.computed_tokens, strict=True)
+            Reading(0.0, np.empty(0), passed.computed[index], scalar=scalars[index])
+            for index in range(len(batch))
         ]
+
+    def forget(self) -> None:
+        self.decoder.prefixes.clear()
+        release(self.decoder.device)
 
     def critique(self, item: PreparedPrompt, max_tokens: int) -> Generator[Written, None, None]:
         raise UnsupportedOperation(f"{self.card.name} does not write")

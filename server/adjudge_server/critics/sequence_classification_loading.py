@@ -4,6 +4,7 @@ from pathlib import Path
 
 from transformers import AutoModelForSequenceClassification
 
+from adjudge_server.caches import DEFAULT, CacheBytes
 from adjudge_server.critic import CriticCard
 from adjudge_server.critics import causal_body, checkpoint
 from adjudge_server.critics.chat_template import ChatTemplate
@@ -26,7 +27,13 @@ CONVERSATION = Template(
 
 
 def load(
-    directory: Path, *, name: str, device: str, dtype: str, max_input_tokens: int
+    directory: Path,
+    *,
+    name: str,
+    device: str,
+    dtype: str,
+    max_input_tokens: int,
+    caches: CacheBytes = DEFAULT,
 ) -> SequenceClassificationCritic:
     """Builds the critic that lies in a directory. There is no choice of templates.
 
@@ -60,6 +67,6 @@ def load(
         sees_images=False,
         max_input_tokens=min(max_input_tokens, config.max_position_embeddings),
     )
-    critic = SequenceClassificationCritic(model, tokenizer, chat_template, card)
+    critic = SequenceClassificationCritic(model, tokenizer, chat_template, card, caches)
     causal_body.check_measured(model, critic.decoder, model.score, CONVERSATION)
     return critic

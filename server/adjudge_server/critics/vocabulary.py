@@ -11,12 +11,14 @@ from torch import nn
 
 from adjudge_server.answers import Floats
 from adjudge_server.critic import Reading, Written
-from adjudge_server.critics.decoder import Decoder, Embed, ReadRow
+from adjudge_server.critics.decoder import Decoder, Features
 from adjudge_server.critics.preparing import PreparedPrompt
 from adjudge_server.tokenization import TextTokenizer
 
 Array = NDArray[Any]
 
+ROWS_AT_ONCE = 256
+"""Whose logits are held at a time: a vocabulary of 150,000 is 150 MB for them."""
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 """What the decoder shows for a character whose bytes have not all been generated yet."""
 
@@ -37,35 +39,37 @@ class VocabularyHead:
         self._tokenizer = tokenizer
         self._end_tokens = end_tokens
 
-    def read(self, batch: Sequence[PreparedPrompt], embed: Embed) -> list[Reading]:
+    def read(self, batch: Sequence[PreparedPrompt], features: Features) -> list[Reading]:
         """One reading per prompt in order."""
+        passed = self._decoder.run(batch, features)
+        reads = [leaf.tree.reads for leaf in passed.leaves]
+        rows = [leaf.last + row for leaf in passed.leaves for row, _ in leaf.tree.reads]
+        tokens = [token for of_leaf in reads for _, token in of_leaf]
+        values = self._log_probs(passed.hidden, np.array(rows), np.array(tokens))
+        ends = np.cumsum([0, *map(len, reads)])
         readings: dict[int, Reading] = {}
-        for row in self._decoder.run(batch, embed):
-            readings.update(zip(row.indices, self._readings(row), strict=True))
+        for leaf, (start, end) in zip(passed.leaves, pairwise(ends), strict=True):
+            opening_mass = leaf.tree.opening_mass(values[start:end])
+            answer_log_probs = leaf.tree.answer_log_probs(values[start:end])
+            for index in leaf.indices:
+                computed = passed.computed[index]
+                readings[index] = Reading(opening_mass, answer_log_probs, computed)
         return [readings[i] for i in range(len(batch))]
-
-    def _readings(self, row: ReadRow) -> list[Reading]:
-        values = self._log_probs(row.hidden, row.row.read_rows, row.row.read_tokens)
-        ends = np.cumsum([0, *(len(item.tree.reads) for item in row.items)])
-        return [
-            Reading(
-                opening_mass=item.tree.opening_mass(values[start:end]),
-                answer_log_probs=item.tree.answer_log_probs(values[start:end]),
-                computed_tokens=computed,
-            )
-            for item, computed, (start, end) in zip(
-                row.items, row.computed_tokens, pairwise(ends), strict=True
-            )
-        ]
 
     def _log_probs(self, hidden: torch.Tensor, rows: Array, tokens: Array) -> Floats:
         """(R,) log-probability of each token at its row, over the tokenizer's real entries."""
-        tensor = self._decoder.tensor
         unique, inverse = np.unique(rows, return_inverse=True)
-        log_probs = torch.log_softmax(self._logits(hidden[tensor(unique)]), dim=-1)
-        picked = log_probs[tensor(inverse), tensor(tokens)]
-        values: Floats = picked.to("cpu", torch.float64).numpy()
+        values = np.empty(len(rows))
+        for first in range(0, len(unique), ROWS_AT_ONCE):
+            chunk = unique[first : first + ROWS_AT_ONCE]
+            chosen = np.flatnonzero((inverse >= first) & (inverse < first + len(chunk)))
+            log_probs = torch.log_softmax(self._logits(hidden[self._tensor(chunk)]), dim=-1)
+            picked = log_probs[self._tensor(inverse[chosen] - first), self._tensor(tokens[chosen])]
+            values[chosen] = picked.to("cpu", torch.float64).numpy()
         return values
+
+    def _tensor(self, array: Array) -> torch.Tensor:
+        return self._decoder.tensor(array)
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(..., real vocabulary): rows of the head beyond the tokenizer's size are padding."""
@@ -73,15 +77,15 @@ class VocabularyHead:
         return logits if logits.dtype is torch.float64 else logits.float()
 
     @torch.inference_mode()
-    def next_logits(self, item: PreparedPrompt, embed: Embed) -> NDArray[np.float32]:
+    def next_logits(self, item: PreparedPrompt, features: Features) -> NDArray[np.float32]:
         """(real vocabulary,) logits of the critic's first token, as floats."""
-        _, hidden = self._decoder.begin(item, len(item.token_ids), embed)
+        _, hidden = self._decoder.begin(item, features)
         logits = self._logits(hidden)
         values: NDArray[np.float32] = logits.float().cpu().numpy()
         return values
 
     def write(
-        self, item: PreparedPrompt, embed: Embed, max_tokens: int, repetition_penalty: float
+        self, item: PreparedPrompt, features: Features, max_tokens: int, repetition_penalty: float
     ) -> Generator[Written, None, None]:
         """See `critic.Critic.critique`. A logit of a token that was written before is divided by
         the penalty if it is positive, multiplied by it otherwise (arXiv 1909.05858); the prompt's
@@ -91,7 +95,7 @@ class VocabularyHead:
         # Never a pass for the prompt's last token by itself: a product with a single row sums
         # thousands of keys less exactly.
         with torch.inference_mode():
-            cache, hidden = self._decoder.begin(item, len(item.token_ids), embed)
+            cache, hidden = self._decoder.begin(item, features)
         while len(written) < max_tokens:
             with torch.inference_mode():
                 if written:

@@ -1,0 +1,119 @@
+"""Whose turn it is: clients by turns, and each client's requests by turns, by tokens.
+
+Start-time fair queueing on two levels: whoever has been given the fewest tokens comes next, and who
+comes anew begins where the others stand, so that nobody saves up turns, a small request does not
+wait for a large one to end, and none waits for ever. Within a request, in order. Not thread-safe.
+"""
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class _Turns(Generic[T]):
+    """Things that take turns, by what each was given."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, T]] = []
+        self._number = 0
+        self._now = 0.0
+        """What the last one that had its turn had been given before."""
+
+    def __bool__(self) -> bool:
+        return bool(self._heap)
+
+    def __iter__(self) -> Iterator[T]:
+        return (thing for _, _, thing in self._heap)
+
+    def join(self, thing: T) -> None:
+        self._push(self._now, thing)
+
+    @property
+    def next(self) -> T:
+        return self._heap[0][2]
+
+    def charge(self, amount: float) -> None:
+        """To whoever is next."""
+        given, _, thing = heapq.heappop(self._heap)
+        self._now = given
+        self._push(given + amount, thing)
+
+    def leave(self) -> None:
+        """Whoever is next has nothing more to do."""
+        self._now, _, _ = heapq.heappop(self._heap)
+
+    def keep(self, wanted: Callable[[T], object]) -> None:
+        """Only those."""
+        self._heap = [entry for entry in self._heap if wanted(entry[2])]
+        heapq.heapify(self._heap)
+
+    def _push(self, given: float, thing: T) -> None:
+        self._number += 1
+        heapq.heappush(self._heap, (given, self._number, thing))
+
+
+@dataclass(slots=True)
+class _Client(Generic[T]):
+    name: str
+    requests: _Turns[deque[T]] = field(default_factory=_Turns)
+
+
+class FairQueue(Generic[T]):
+    """Things that wait, of requests of clients."""
+
+    def __init__(self) -> None:
+        self._turns: _Turns[_Client[T]] = _Turns()
+        self._clients: dict[str, _Client[T]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._turns)
+
+    def __iter__(self) -> Iterator[T]:
+        """Everything that waits, in no order."""
+        return (thing for client in self._turns for request in client.requests for thing in request)
+
+    def add(self, client: str, request: Iterable[T]) -> None:
+        """A request, whose things are taken in order."""
+        things = deque(request)
+        if not things:
+            return
+        if client not in self._clients:
+            self._clients[client] = _Client(client)
+            self._turns.join(self._clients[client])
+        self._clients[client].requests.join(things)
+
+    def keep(self, wanted: Callable[[T], bool]) -> None:
+        """Drops everything else."""
+        for client in self._turns:
+            for request in client.requests:
+                kept = [thing for thing in request if wanted(thing)]
+                request.clear()
+                request.extend(kept)
+            client.requests.keep(len)
+        self._turns.keep(lambda client: bool(client.requests))
+        self._clients = {client.name: client for client in self._turns}
+
+    @property
+    def next(self) -> T:
+        """Whose turn it is; the queue may not be empty."""
+        return self._turns.next.requests.next[0]
+
+    def pop(self, cost: float) -> T:
+        """Takes that one, and charges its request and its client."""
+        client = self._turns.next
+        request = client.requests.next
+        thing = request.popleft()
+        if request:
+            client.requests.charge(cost)
+        else:
+            client.requests.leave()
+        if client.requests:
+            self._turns.charge(cost)
+        else:
+            self._turns.leave()
+            del self._clients[client.name]
+        return thing

@@ -1,0 +1,94 @@
+"""Turns: shares, order, and that nobody waits for ever."""
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adjudge_server.fair_queue import FairQueue
+
+Thing = tuple[str, int, int, int]
+"""Client, request, place in the request, cost."""
+REQUESTS = st.lists(
+    st.tuples(st.sampled_from("abc"), st.lists(st.integers(1, 9), min_size=1, max_size=12)),
+    min_size=1,
+    max_size=12,
+)
+
+
+def filled(requests: list[tuple[str, list[int]]]) -> FairQueue[Thing]:
+    queue: FairQueue[Thing] = FairQueue()
+    for number, (client, costs) in enumerate(requests):
+        queue.add(client, [(client, number, place, cost) for place, cost in enumerate(costs)])
+    return queue
+
+
+def drain(queue: FairQueue[Thing]) -> list[Thing]:
+    taken = []
+    while queue:
+        following = queue.next
+        taken.append(queue.pop(following[3]))
+        assert taken[-1] == following
+    return taken
+
+
+@given(REQUESTS)
+def test_everything_is_taken_once_and_each_request_in_order(
+    requests: list[tuple[str, list[int]]],
+) -> None:
+    queue = filled(requests)
+    waiting = sorted(queue)
+    taken = drain(queue)
+    assert sorted(taken) == waiting
+    for number in range(len(requests)):
+        places = [thing[2] for thing in taken if thing[1] == number]
+        assert places == sorted(places)
+
+
+@given(REQUESTS)
+def test_clients_that_wait_are_never_far_apart(requests: list[tuple[str, list[int]]]) -> None:
+    """By no more than the largest cost, as long as both have something that waits."""
+    queue = filled(requests)
+    left = Counter(thing[0] for thing in queue)
+    given_to: Counter[str] = Counter()
+    while queue:
+        thing = queue.pop(queue.next[3])
+        given_to[thing[0]] += thing[3]
+        left[thing[0]] -= 1
+        waiting = [given_to[client] for client, count in left.items() if count]
+        assert not waiting or max(waiting) - min(waiting) <= 9
+
+
+@given(st.integers(1, 50))
+def test_who_comes_later_has_no_turns_saved_up(head_start: int) -> None:
+    queue: FairQueue[Thing] = FairQueue()
+    queue.add("old", [("old", 0, place, 1) for place in range(100)])
+    for _ in range(head_start):
+        queue.pop(1)
+    queue.add("new", [("new", 1, place, 1) for place in range(100)])
+    following = Counter(queue.pop(1)[0] for _ in range(20))
+    assert abs(following["old"] - following["new"]) <= 2
+
+
+def test_a_small_request_of_the_same_client_does_not_wait_for_its_large_one() -> None:
+    queue: FairQueue[Thing] = FairQueue()
+    queue.add("a", [("a", 0, place, 1) for place in range(100)])
+    queue.add("a", [("a", 1, 0, 1)])
+    assert 1 in [queue.pop(1)[1] for _ in range(2)]
+
+
+@given(REQUESTS, st.sampled_from("abc"))
+def test_what_is_not_kept_is_gone_and_the_rest_has_its_turns(
+    requests: list[tuple[str, list[int]]], unwanted: str
+) -> None:
+    queue = filled(requests)
+    queue.keep(lambda thing: thing[0] != unwanted and thing[2] % 2 == 0)
+    expected = sorted(
+        (client, number, place, cost)
+        for number, (client, costs) in enumerate(requests)
+        for place, cost in enumerate(costs)
+        if client != unwanted and place % 2 == 0
+    )
+    assert sorted(drain(queue)) == expected
+    queue.add(unwanted, [(unwanted, 0, 0, 1)])
+    assert queue.pop(1)[0] == unwanted
