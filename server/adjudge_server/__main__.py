@@ -44,6 +44,7 @@ HELP = {
     "max_critique_tokens": "tokens of one critique",
     "max_prefix_bytes": "bytes of keys and values remembered of what prompts begin with",
     "max_feature_bytes": "bytes of remembered features of pictures",
+    "max_open_critiques": "critiques that are being written at a time",
     "max_retained_bytes": "bytes of pictures kept for one caller to name by digest",
     "max_retained_seconds": "how long such a picture is kept after its last use",
 }

@@ -72,6 +72,8 @@ class Config:
     """Of one pass of the model, a shared prefix counted once."""
     max_queue_tokens: int = 1_000_000
     max_critique_tokens: int = 1024
+    max_open_critiques: int = 16
+    """That are being written at a time; others wait. Each takes one step between two batches."""
     max_prefix_bytes: int = DEFAULT.prefixes
     """Of keys and values remembered of what prompts begin with, on the model's device."""
     max_feature_bytes: int = DEFAULT.features

@@ -8,6 +8,7 @@
 6 readout                → reward or comparison → protobuf response
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
@@ -87,6 +88,7 @@ class RewardService(pb_grpc.RewardServiceServicer):
         self._images = ImageStore(
             max_bytes=config.max_retained_bytes, max_seconds=config.max_retained_seconds
         )
+        self._writing = asyncio.Semaphore(config.max_open_critiques)
         self._limits = queries.Limits(config.max_images, config.max_candidates, config.max_pairs)
         self._decode = partial(
             decode,
@@ -184,7 +186,8 @@ class RewardService(pb_grpc.RewardServiceServicer):
                 continue
             work = work.with_(work_of([item]))
             events = critique(judge, asked.template, item, max_tokens, _caller(context))
-            async with aclosing(events):
+            # Each that is open holds keys and values, and takes a step between two batches.
+            async with self._writing, aclosing(events):
                 async for event in events:
                     if isinstance(event, Verdict | Ended):
                         work = work.with_(event.work)

@@ -6,7 +6,8 @@ every added token has been removed, and special tokens are put in by id, by us a
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -28,6 +29,7 @@ class TextTokenizer:
         self.added: Mapping[str, int] = added
         """Ids of the added tokens by their text."""
         self._added_ids = frozenset(added.values())
+        self._shown = {t["id"]: str(t["content"]) for t in tokens if not t.get("special")}
         self._check_plain(whole["model"])
         self.strips_before = frozenset(t["content"] for t in tokens if t.get("lstrip"))
         self.strips_after = frozenset(t["content"] for t in tokens if t.get("rstrip"))
@@ -54,9 +56,16 @@ class TextTokenizer:
         return ids
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of the ids; special tokens are left out."""
-        plain = [i for i in token_ids if i not in self._added_ids]
-        text: str = self._tokenizer.decode(plain, skip_special_tokens=False)
+        """Text of the ids. Added tokens are what they look like (`<think>`), unless they are
+        special (`<|im_end|>`), which are left out."""
+        runs = groupby(token_ids, lambda token: token in self._added_ids)
+        return "".join(
+            "".join(self._shown.get(i, "") for i in run) if is_added else self._decode_plain(run)
+            for is_added, run in runs
+        )
+
+    def _decode_plain(self, token_ids: Iterable[int]) -> str:
+        text: str = self._tokenizer.decode(list(token_ids), skip_special_tokens=False)
         return text
 
 

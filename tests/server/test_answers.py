@@ -259,6 +259,20 @@ def test_the_tokens_that_the_critic_chose_are_kept_even_where_its_text_has_other
     assert there.token_ids[len(item.token_ids) :][:5] == tuple(step.token for step in letters)
 
 
+def test_a_verdict_may_follow_an_added_token(exact: LlavaOnevisionCritic) -> None:
+    """Its text would merge with the verdict's; the token does not."""
+    query = questions.query_of(exact.card, EVERY[0], ("7", "A cross."))
+    (item,) = exact.prepare([query])
+    assert isinstance(item, PreparedPrompt)
+    tokenizer = exact._head._tokenizer
+    mark = tokenizer.added["<image>"]
+    written = [Written(tokenizer.encode("so")[0], "so"), Written(mark, "<image>")]
+    there = exact.after(item, written, len("so<image>"), "Score: ")
+    assert there.token_ids[len(item.token_ids) :] == tuple(step.token for step in written)
+    alone = exact.after(item, [], 0, "Score: ")
+    assert there.tree.tokens == alone.tree.tokens
+
+
 def test_a_verdict_that_begins_where_no_token_begins_is_not_read(
     exact: LlavaOnevisionCritic,
 ) -> None:

@@ -413,6 +413,31 @@ def test_scores_are_answered_while_a_critique_is_being_written(
     assert [event.WhichOneof("event") for event in stream][-3:] == ["error", "end", "provenance"]
 
 
+def test_no_more_critiques_are_open_than_may_be_and_all_are_written(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the model's thread runs them, so plain numbers will do."""
+    opened: list[int] = []
+    count = 0
+
+    def critique(self: FakeCritic, item: object, max_tokens: int) -> Iterator[Written]:
+        nonlocal count
+        count += 1
+        opened.append(count)
+        try:
+            for _ in range(20):
+                yield Written(0, "and ")
+        finally:
+            count -= 1
+
+    monkeypatch.setattr(FakeCritic, "critique", critique)
+    with stub(launch(critic="fake", max_open_critiques=2)) as service:
+        streams = [service.CritiqueCandidates(critique_request("a"), timeout=60) for _ in range(7)]
+        for stream in streams:
+            assert [event.text for event in stream].count("and ") == 20
+    assert (len(opened), max(opened)) == (7, 2)
+
+
 def test_a_critique_that_the_critics_own_limit_cuts_off_is_cut_off(
     launch: Launch, monkeypatch: pytest.MonkeyPatch
 ) -> None:

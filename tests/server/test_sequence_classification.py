@@ -195,6 +195,7 @@ def test_a_reward_does_not_depend_on_its_company(critic: SequenceClassificationC
 
 
 def test_what_candidates_share_is_computed_once(critic: SequenceClassificationCritic) -> None:
+    critic.forget()
     items = prepared(critic, *(query(critic, text) for text in CANDIDATES))
     assert len({item.group for item in items}) == 1
     shared = min(item.shared_tokens for item in items)

@@ -106,6 +106,16 @@ def test_special_tokens_are_left_out_of_decoded_text() -> None:
     assert tokenizer.decode(ids) == "seven!"
 
 
+@given(st.lists(st.sampled_from([*SPECIAL, *NOT_SPECIAL]) | st.text(max_size=5), max_size=6))
+def test_what_a_critic_writes_reads_as_the_original_shows_it(said: list[str]) -> None:
+    """Added tokens that are not special are text that others can see, `<think>` among them."""
+    tokenizer = text_tokenizer()
+    ids: list[int] = []
+    for piece in said:
+        ids += [tokenizer.added[piece]] if piece in tokenizer.added else tokenizer.encode(piece)
+    assert tokenizer.decode(ids) == original().decode(ids, skip_special_tokens=True)
+
+
 def test_size_counts_the_added_tokens_and_no_padding_rows() -> None:
     assert text_tokenizer().size == original().get_vocab_size(with_added_tokens=True)
     ids = set(original().get_vocab(with_added_tokens=True).values())

@@ -101,7 +101,7 @@ class Preparer:
         spelling of the same text would be another text to it."""
         count, characters = boundary(written, start)
         text = "".join(step.text for step in written)
-        turn = self._chat.turn + text[:characters]
+        turn = self._since_added_token(written[:count])
         lead = text[characters:start]
         if count == 0:  # some tokenizers do not show the space that the first word begins with
             lead = lead or self._chat.lead
@@ -110,6 +110,14 @@ class Preparer:
         if error := too_long(len(token_ids) + len(tree.tokens), self._max_input_tokens):
             raise error
         return replace(item, token_ids=token_ids, tree=tree)
+
+    def _since_added_token(self, written: Sequence[Written]) -> str:
+        """The end of the critic's turn that is one text to the tokenizer."""
+        added = set(self._tokenizer.added.values())
+        last = max((i for i, step in enumerate(written) if step.token in added), default=None)
+        if last is None:
+            return self._chat.turn + "".join(step.text for step in written)
+        return "".join(step.text for step in written[last + 1 :])
 
     def _prepare(
         self,
