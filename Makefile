@@ -37,10 +37,8 @@ evaluate: .venv/installed  ## what the embedded critic scores on its held-out da
 train: .venv/installed  ## train the embedded critic anew, into build/embedded
 	PYTHONPATH=training $(BIN)/python -m embedded_critic.train --out build/embedded
 
-bench: .venv/installed
-	$(BIN)/python benchmarks/shared_prefix.py
-	$(BIN)/python benchmarks/server_cost.py
-	$(BIN)/python benchmarks/loading_memory.py
+bench: .venv/installed  ## what judgements cost, beside the floor and beside peers; BENCH=--quick: 10 minutes
+	$(BIN)/python -m benchmarks.engine $(BENCH)
 
 clean:
 	rm -rf .venv .venv-proto build dist
