@@ -34,6 +34,7 @@ def main(output: Path) -> int:
                 f"--mypy_out={output}",
                 f"--mypy_grpc_out={output}",
                 "adjudge/v1/reward.proto",
+                "adjudge/v1/admin.proto",
             ]
         )
     )

@@ -25,7 +25,7 @@ def test_the_stubs_are_what_the_contract_generates(tmp_path: Path) -> None:
     )
     generated = {p.name: p.read_bytes() for p in (tmp_path / "adjudge" / "v1").iterdir()}
     committed = {name: (PROTO / name).read_bytes() for name in generated}
-    assert len(generated) == 4
+    assert len(generated) == 8
     assert committed == generated
 
 

@@ -8,6 +8,7 @@ with RewardClient("127.0.0.1:50051") as client:
 Loads neither torch nor transformers, so that it fits beside any trainer's pins.
 """
 
+from adjudge_reranker.admin import AdminClient, LoadedWeights
 from adjudge_reranker.aio import AsyncRewardClient
 from adjudge_reranker.client import RewardClient
 from adjudge_reranker.content import Candidate, CandidateLike, Message, Part, PromptLike, Role
@@ -53,6 +54,7 @@ from adjudge_reranker.types import (
 
 __all__ = [
     "NOT_GIVEN",
+    "AdminClient",
     "AnswerProbability",
     "AsyncRewardClient",
     "Candidate",
@@ -74,6 +76,7 @@ __all__ = [
     "Image",
     "ImageLike",
     "Limits",
+    "LoadedWeights",
     "Message",
     "ModelInfo",
     "NotGiven",

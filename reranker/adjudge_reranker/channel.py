@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, cast
 import grpc
 import grpc.aio
 
-from adjudge.v1 import reward_pb2_grpc
+from adjudge.v1 import admin_pb2_grpc, reward_pb2_grpc
 
 if TYPE_CHECKING:
     from adjudge.v1.reward_pb2_grpc import RewardServiceAsyncStub
@@ -79,6 +79,7 @@ class Connection:
     def __init__(self, address: str, max_message_bytes: int) -> None:
         self._channel = grpc.insecure_channel(address, channel_options(max_message_bytes))
         self.stub = reward_pb2_grpc.RewardServiceStub(self._channel)
+        self.admin = admin_pb2_grpc.AdminServiceStub(self._channel)
         self.sent = SentPictures()
 
     def close(self) -> None:

@@ -45,6 +45,8 @@ class ErrorReason(StrEnum):
     NOT_READY = "NOT_READY"
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
     CRITIC_FAILURE = "CRITIC_FAILURE"
+    PATH_NOT_ALLOWED = "PATH_NOT_ALLOWED"
+    WEIGHTS_REFUSED = "WEIGHTS_REFUSED"
 
 
 class RewardError(Exception):
@@ -130,6 +132,8 @@ KIND_BY_REASON: Final[Mapping[str, type[RewardError]]] = {
     ErrorReason.NOT_READY: ServerUnavailable,
     ErrorReason.DEADLINE_EXCEEDED: DeadlineExceeded,
     ErrorReason.CRITIC_FAILURE: ServerFault,
+    ErrorReason.PATH_NOT_ALLOWED: RequestRefused,
+    ErrorReason.WEIGHTS_REFUSED: RequestRefused,
 }
 
 # For failures without a reason of ours: gRPC's own, a proxy's, or a newer server's.

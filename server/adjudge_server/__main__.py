@@ -33,6 +33,9 @@ HELP = {
     "threads": "CPU threads of one forward pass",
     "workers": "threads that decode pictures and tokenise text",
     "drain_seconds": "time for accepted work after SIGTERM",
+    "enable_admin": "weights can be loaded while the server runs (adjudge load-weights), by anybody"
+    " who reaches it",
+    "weights_dir": "where such weights may come from: this directory or below it; repeatable",
     "max_message_bytes": "bytes of one request",
     "max_image_pixels": "width times height of one picture",
     "max_images": "pictures in one prompt",
@@ -56,6 +59,10 @@ def _model(text: str) -> Path:
     return Path(text).expanduser().absolute() if is_path else Path(text)
 
 
+def _directory(text: str) -> Path:
+    return Path(text).expanduser().absolute()
+
+
 KINDS: dict[str, Callable[[str], Any]] = {
     "model": _model,
     "templates": Path,
@@ -63,6 +70,13 @@ KINDS: dict[str, Callable[[str], Any]] = {
     "repetition_penalty": float,
 }
 """Of flags whose default does not tell."""
+
+
+ACTIONS: dict[str, dict[str, Any]] = {
+    "enable_admin": {"action": "store_true"},
+    "weights_dir": {"action": "append", "type": _directory},
+}
+"""Of flags that do not simply hold a value."""
 
 
 def parse(arguments: list[str]) -> Config:
@@ -80,16 +94,16 @@ def _configured(
 ) -> tuple[Config, argparse.Namespace]:
     """The configuration, and what else the parser knows."""
     for field in dataclasses.fields(Config):
+        flag = f"--{field.name.replace('_', '-')}"
+        if field.name in ACTIONS:
+            parser.add_argument(flag, help=HELP[field.name], **ACTIONS[field.name])
+            continue
         kind = KINDS.get(field.name, type(field.default or ""))
         default = "" if field.default is None else f" (default: {field.default})"
-        parser.add_argument(
-            f"--{field.name.replace('_', '-')}",
-            type=kind,
-            default=field.default,
-            help=HELP[field.name] + default,
-        )
+        parser.add_argument(flag, type=kind, default=field.default, help=HELP[field.name] + default)
     options = parser.parse_args(arguments)
     flags = {field.name: getattr(options, field.name) for field in dataclasses.fields(Config)}
+    flags["weights_dir"] = tuple(flags["weights_dir"] or ())
     try:
         return Config(**flags), options
     except ValueError as error:

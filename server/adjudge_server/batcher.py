@@ -6,10 +6,10 @@ batches it does what else must be done on this thread, such as one step of each 
 being written; between two rounds of that, a batch, so that neither holds up the other. It knows
 neither protobuf nor torch, only `Prepared` and `Reading`.
 
-Nothing that waits is computed for nobody: a future that was cancelled, or whose deadline has
-passed, is dropped when its turn comes. A batch that fails is halved until it is known which items
-fail by themselves, so that it costs only those; one that runs out of memory is first tried again
-with what was remembered of earlier batches forgotten.
+Nothing that waits is computed for nobody: a future that was cancelled, whose deadline has passed,
+or that belongs to weights that are gone, is dropped when its turn comes. A batch that fails is
+halved until it is known which items fail by themselves, so that it costs only those; one that runs
+out of memory is first tried again with what was remembered of earlier batches forgotten.
 """
 
 import logging
@@ -22,7 +22,14 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from adjudge_server.critic import Prepared, Reading
-from adjudge_server.errors import DeadlineExceeded, NotReady, QueueFull, as_failure
+from adjudge_server.errors import (
+    AdjudgeError,
+    DeadlineExceeded,
+    NotReady,
+    QueueFull,
+    WrongEpoch,
+    as_failure,
+)
 from adjudge_server.fair_queue import FairQueue
 
 logger = logging.getLogger(__name__)
@@ -39,6 +46,8 @@ class Caller:
     """Callers take turns."""
     deadline: float | None = None
     """On the batcher's clock."""
+    epoch: int | None = None
+    """Of the weights that are to answer; None for any."""
 
 
 ANYBODY = Caller("")
@@ -60,7 +69,7 @@ class _Waiting(Generic[P]):
     tokens: int
     """What it counts for in the queue."""
     future: "Future[Answered]"
-    deadline: float | None
+    caller: Caller
     since: float
 
 
@@ -96,18 +105,20 @@ class Batcher(Generic[P]):
         self._queued_tokens = 0
         self._changed = threading.Condition()
         self._closing = False
+        self.epoch = 0
+        """Of the weights. Only a function on the model's thread (see `call`) may change it."""
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
     def submit(self, items: Sequence[P], caller: Caller = ANYBODY) -> "list[Future[Answered]]":
         """Queues all items of a request or none; one future per item, in order.
 
-        Raises QueueFull or NotReady (draining). Futures fail with DeadlineExceeded (never computed)
-        or CriticFailure.
+        Raises QueueFull or NotReady (draining). Futures fail with DeadlineExceeded or WrongEpoch
+        (never computed), or CriticFailure.
         """
         now = self._clock()
         waiting = [
-            _Waiting(item, tokens, Future(), caller.deadline, now)
+            _Waiting(item, tokens, Future(), caller, now)
             for item, tokens in zip(items, _counted(items), strict=True)
         ]
         tokens = sum(w.tokens for w in waiting)
@@ -126,13 +137,19 @@ class Batcher(Generic[P]):
             self._changed.notify()
         return [w.future for w in waiting]
 
-    def call(self, function: Callable[[], R]) -> "Future[R]":
+    def call(self, function: Callable[[], R], epoch: int | None = None) -> "Future[R]":
         """Runs a function on the model's thread after the batch that runs, before the next but
-        one."""
+        one. The future fails with WrongEpoch, and nothing is run, in another epoch than this."""
         future: Future[R] = Future()
+
+        def checked() -> R:
+            if error := self._wrong_epoch(epoch):
+                raise error
+            return function()
+
         with self._changed:
             self._refuse_when_closing()
-            self._tasks.append(lambda: _run_into(future, function))
+            self._tasks.append(lambda: _run_into(future, checked))
             self._changed.notify()
         return future
 
@@ -163,8 +180,8 @@ class Batcher(Generic[P]):
         while self._wait():
             with self._changed:
                 tasks, self._tasks = self._tasks, deque()
-            for task in tasks:
-                task()
+            while tasks:
+                tasks.popleft()()
             with self._changed:
                 batch = self._take_batch()
             if batch:
@@ -202,12 +219,26 @@ class Batcher(Generic[P]):
     def _is_wanted(self, waiting: "_Waiting[P]") -> bool:
         if not waiting.future.set_running_or_notify_cancel():
             return False
-        if waiting.deadline is not None and waiting.deadline <= self._clock():
-            waiting.future.set_exception(
-                DeadlineExceeded("the deadline passed while the item waited; it was not computed")
+        caller = waiting.caller
+        error: AdjudgeError | None = self._wrong_epoch(caller.epoch)
+        if caller.deadline is not None and caller.deadline <= self._clock():
+            error = DeadlineExceeded(
+                "the deadline passed while the item waited; it was not computed"
             )
-            return False
-        return True
+        if error is not None:
+            waiting.future.set_exception(error)
+        return error is None
+
+    def _wrong_epoch(self, epoch: int | None) -> WrongEpoch | None:
+        """On the model's thread."""
+        if epoch in (None, self.epoch):
+            return None
+        return WrongEpoch(
+            f"the weights moved meanwhile: the epoch is {self.epoch}",
+            field="expected_epoch",
+            expected=epoch,
+            actual=self.epoch,
+        )
 
     def _answer(self, batch: "list[_Waiting[P]]", *, has_room: bool = False) -> None:
         """`has_room`: everything that could be forgotten for it has been."""

@@ -61,6 +61,11 @@ class Config:
     drain_seconds: float = 30.0
     """How long accepted work may take after SIGTERM."""
 
+    enable_admin: bool = False
+    """Whether weights can be loaded while the server runs, by anybody who reaches its address."""
+    weights_dir: tuple[Path, ...] = ()
+    """Directories that such weights may come from, at any depth."""
+
     max_message_bytes: int = 64 * MIB
     max_image_pixels: int = 50_000_000
     max_images: int = 8
@@ -86,7 +91,8 @@ class Config:
         for field in self.__slots__:
             value = getattr(self, field)
             at_least = 0 if field in MAY_BE_ZERO else 1
-            if isinstance(value, int | float) and not value >= at_least:  # so that NaN is refused
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if is_number and not value >= at_least:  # so that NaN is refused
                 flag = field.replace("_", "-")
                 raise ValueError(f"--{flag} {value}: must be at least {at_least}")
         if self.max_message_bytes >= 2**31:
@@ -100,5 +106,7 @@ class Config:
             if (chosen := getattr(self, field)) not in choices:
                 flag = field.replace("_", "-")
                 raise ValueError(f"--{flag} {chosen}: must be one of {', '.join(choices)}")
+        if self.enable_admin != bool(self.weights_dir):
+            raise ValueError("--enable-admin and --weights-dir: one is of no use without the other")
         if self.critic == "fake" and self.model is not None:
             raise ValueError(f"--model {self.model}: the fake critic loads nothing")

@@ -4,9 +4,10 @@ A critic knows nothing of rewards, margins or protobuf. Pointwise and pairwise a
 to it: after this text and these pictures, how probable is each of these answers?
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,12 +112,26 @@ class CriticCard:
         return next((t for t in self.templates if t.kind is kind), None)
 
 
+@dataclass(slots=True)
+class Spare:
+    """Weights beside those that a critic runs on."""
+
+    card: CriticCard
+    """The critic's with them."""
+    tensors: Mapping[str, Any]
+    """In the critic's own terms."""
+
+
+class WeightsLost(RuntimeError):
+    """A critic's weights are neither the old nor the new ones: it must not be asked."""
+
+
 P = TypeVar("P", bound=Prepared)
 
 
 class Critic(Protocol[P]):
-    """A judging model. `prepare` and `after` may be called from any thread; `forward` and the
-    generators of `critique` only from the model's thread."""
+    """A judging model. `prepare`, `after` and `read_weights` may be called from any thread;
+    `forward`, `exchange` and the generators of `critique` only from the model's thread."""
 
     @property
     def card(self) -> CriticCard: ...
@@ -142,5 +157,18 @@ class Critic(Protocol[P]):
         """The same query, its answers read in a critique, at a character of what was written: after
         the tokens that end there or before, what of the text remains up to there, and this opening.
         Raises InputTooLong, and ValueError where no token begins there.
+        """
+        ...
+
+    def read_weights(self, directory: Path) -> Spare:
+        """Other weights of the same model. Changes nothing. Raises ValueError, by name, for what is
+        not sound or does not fit, and whatever a broken file's reader raises."""
+        ...
+
+    def exchange(self, spare: Spare) -> None:
+        """Puts the spare weights, and their card, in the place of those at work, which the spare
+        has from then on: exchanging again undoes it. What was remembered is forgotten.
+
+        Raises WeightsLost where a failure left a mixture; with any other exception nothing changed.
         """
         ...

@@ -134,4 +134,5 @@ async def _verdict(
 
 
 async def _on_model(judge: Judge[P], function: Callable[[], R]) -> R:
-    return await asyncio.wrap_future(judge.batcher.call(function))
+    """Raises WrongEpoch once the weights have moved: what was written so far is of the old ones."""
+    return await asyncio.wrap_future(judge.batcher.call(function, judge.weights_epoch))

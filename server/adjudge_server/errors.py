@@ -91,6 +91,16 @@ class WrongEpoch(AdjudgeError):
     reason = "WRONG_EPOCH"
 
 
+class PathNotAllowed(AdjudgeError):
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = "PATH_NOT_ALLOWED"
+
+
+class WeightsRefused(AdjudgeError):
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "WEIGHTS_REFUSED"
+
+
 class OffFormat(AdjudgeError):
     code = grpc.StatusCode.FAILED_PRECONDITION
     reason = "OFF_FORMAT"

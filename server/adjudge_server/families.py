@@ -14,12 +14,30 @@ _BY_CLASS = {
 
 def is_original(raw: Raw) -> bool:
     """Whether LLaVA-NeXT's own code wrote it, whose `llava` is not that of transformers."""
-    return "mm_vision_tower" in raw or "LlavaQwenForCausalLM" in (raw.get("architectures") or ())
+    return "mm_vision_tower" in raw or "LlavaQwenForCausalLM" in _architectures(raw)
+
+
+def _architectures(raw: Raw) -> list[str]:
+    names = raw.get("architectures") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"config.json: architectures is {names!r}, not a list of names")
+    return names
+
+
+def check_chosen(family: str, raw: Raw) -> None:
+    """Raises ValueError, saying what it is, where a checkpoint is not of the family that a user
+    chose; what only its tensors can tell is left to them."""
+    sees = is_original(raw) or str(raw.get("model_type")).startswith("llava")
+    if sees == (family == "llava_onevision"):
+        return
+    told = ", ".join(_architectures(raw)) or f"model_type {raw.get('model_type')}"
+    kind = "a LLaVA, which sees pictures" if sees else "no LLaVA-OneVision"
+    raise ValueError(f"--critic {family}: this is {kind}; config.json says {told}")
 
 
 def family_of(raw: Raw) -> str:
     """Raises ValueError, with the reason, where no family here loads it."""
-    architectures = raw.get("architectures") or [f"model_type {raw.get('model_type')}"]
+    architectures = _architectures(raw) or [f"model_type {raw.get('model_type')}"]
     if is_original(raw) or raw.get("model_type") == "llava_onevision":
         return "llava_onevision"
     if raw.get("model_type") == "llava":
@@ -30,6 +48,6 @@ def family_of(raw: Raw) -> str:
             " load it as it was published, or converted to llava_onevision"
         )
     for ending, family in _BY_CLASS.items():
-        if any(str(name).endswith(ending) for name in architectures):
+        if any(name.endswith(ending) for name in architectures):
             return family
     raise ValueError(f"config.json: no family here loads {', '.join(architectures)}")

@@ -10,7 +10,22 @@ _FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")
 def is_hub_id(model: Path) -> bool:
     """Whether it is written like an id, and neither it nor its folder lies here: a mistyped path
     must not become a request to a network."""
-    return bool(_ID.fullmatch(str(model))) and not model.exists() and not model.parent.exists()
+    return _looks_like_id(model) and not model.exists() and not model.parent.exists()
+
+
+def why_no_id(model: Path) -> str:
+    """What to say of a model that is not there and may have been meant as an id."""
+    if not _looks_like_id(model):
+        return ""
+    taken = model if model.exists() else model.parent
+    return (
+        f": it looks like an id on a hub, but was taken for a path, for a folder {taken}/ lies in"
+        " the working directory"
+    )
+
+
+def _looks_like_id(model: Path) -> bool:
+    return bool(_ID.fullmatch(str(model)))
 
 
 def fetch(model_id: str) -> Path:

@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Generic, TypeVar
 
 from adjudge_server.batcher import Answered, Batcher, Caller
 from adjudge_server.critic import Critic, Prepared, Query, Reading
-from adjudge_server.errors import AdjudgeError
+from adjudge_server.errors import AdjudgeError, WrongEpoch
 from adjudge_server.self_check import SelfCheck
 
 P = TypeVar("P", bound=Prepared)
@@ -46,7 +46,8 @@ class Readings:
 
 
 class Judge(Generic[P]):
-    """A critic at work: its batcher, its helpers off the loop, and what start-up measured."""
+    """A critic at work in one weights epoch: its batcher, its helpers off the loop, and what its
+    first answers showed."""
 
     def __init__(
         self,
@@ -64,6 +65,10 @@ class Judge(Generic[P]):
         self.weights_epoch = weights_epoch
         self._pool = pool
 
+    def moved(self, self_check: SelfCheck, weights_epoch: int) -> "Judge[P]":
+        """The judge after the critic's weights moved."""
+        return Judge(self.critic, self.batcher, self._pool, self_check, weights_epoch)
+
     async def aside(self, function: Callable[[], R]) -> R:
         """Runs CPU work off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, function)
@@ -75,13 +80,17 @@ class Judge(Generic[P]):
         return [q if isinstance(q, AdjudgeError) else next(prepared) for q in queries]
 
     async def read(self, items: Sequence[P | AdjudgeError], caller: Caller) -> Readings:
-        """Asks the model. Raises QueueFull or NotReady; other failures take their item's place.
+        """Asks the model. Raises QueueFull or NotReady, and WrongEpoch where the weights moved
+        before all was read; other failures take their item's place.
 
         Cancelling the caller takes what still waits out of the queue.
         """
         sound = [item for item in items if not isinstance(item, AdjudgeError)]
+        caller = replace(caller, epoch=self.weights_epoch)
         futures = [asyncio.wrap_future(f) for f in self.batcher.submit(sound, caller)]
         answers = await asyncio.gather(*futures, return_exceptions=True)
+        if error := next((a for a in answers if isinstance(a, WrongEpoch)), None):
+            raise error
         answered = iter(answers)
         results = [i if isinstance(i, AdjudgeError) else next(answered) for i in items]
         outcomes: list[Reading | AdjudgeError] = []

@@ -1,6 +1,5 @@
 """Builds the critic that a configuration names. Heavy imports happen here, when needed."""
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
@@ -12,9 +11,9 @@ from adjudge_server.caches import CacheBytes
 from adjudge_server.config import Config
 from adjudge_server.critic import Critic
 from adjudge_server.critics.fake import FakeCritic
-from adjudge_server.families import family_of, is_original
-from adjudge_server.hub import fetch, is_hub_id
-from adjudge_server.template_sets import choose_templates, read_own_templates
+from adjudge_server.families import check_chosen, family_of, is_original
+from adjudge_server.hub import fetch, is_hub_id, why_no_id
+from adjudge_server.template_sets import AUTO, choose_templates, read_own_templates
 from adjudge_server.templates import Template
 
 
@@ -32,7 +31,8 @@ def load_critic(config: Config) -> Critic[Any]:
         return _load(directory, config, own)
     except Exception as error:  # a broken file raises whatever its reader raises
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise ValueError(f"--model {config.model or directory}: {kind}{error}") from error
+        told = " ".join(f"{kind}{error}".split())  # libraries write paragraphs
+        raise ValueError(f"--model {config.model or directory}: {told}") from error
 
 
 def directory_of(config: Config) -> Path:
@@ -49,17 +49,22 @@ def directory_of(config: Config) -> Path:
 
 def layout_of(directory: Path) -> str:
     """Who wrote a checkpoint, in words."""
-    raw = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    from adjudge_server.critics import checkpoint
+
+    raw = checkpoint.read_json(directory / "config.json")
     return "original LLaVA-NeXT" if is_original(raw) else "transformers"
 
 
 def _load(directory: Path, config: Config, own: Sequence[Template]) -> Critic[Any]:
     if not (directory / "config.json").is_file():
-        raise ValueError("no config.json there")
-    raw = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    family = family_of(raw) if config.critic == "auto" else config.critic
+        raise ValueError(f"no config.json there{why_no_id(directory)}")
     from adjudge_server.critics import checkpoint
 
+    raw = checkpoint.read_json(directory / "config.json")
+    family = family_of(raw) if config.critic == "auto" else config.critic
+    check_chosen(family, raw)
+    if family != "llava_onevision" and config.vision_heads is not None:
+        raise ValueError("--vision-heads is for critics that see pictures")
     checkpoint.set_threads(config.threads)
     load = partial(
         _loader(family),
@@ -73,6 +78,8 @@ def _load(directory: Path, config: Config, own: Sequence[Template]) -> Critic[An
     if family == "sequence_classification":
         if own:
             raise ValueError("a model with a scalar head is not asked with --templates")
+        if config.template_set != AUTO:
+            raise ValueError("a model with a scalar head is not asked with a --template-set")
         return load()
     templates = choose_templates(config.template_set, _names(directory, raw, config), own)
     load = partial(load, templates=templates, repetition_penalty=config.repetition_penalty)

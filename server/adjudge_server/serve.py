@@ -7,28 +7,31 @@ has answered its first questions, health says NOT_SERVING and calls fail with NO
 import asyncio
 import logging
 import signal
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from adjudge.v1 import reward_pb2, reward_pb2_grpc
+from adjudge.v1 import admin_pb2, admin_pb2_grpc, reward_pb2, reward_pb2_grpc
+from adjudge_server.admin import AdminService
+from adjudge_server.background import in_daemon_thread
 from adjudge_server.batcher import Batcher
 from adjudge_server.config import Config
+from adjudge_server.critic import Critic
 from adjudge_server.judge import Judge
 from adjudge_server.loading import load_critic
-from adjudge_server.self_check import check
+from adjudge_server.moving import Mover
+from adjudge_server.self_check import SelfCheck, check
 from adjudge_server.service import RewardService
 
 logger = logging.getLogger(__name__)
 
-R = TypeVar("R")
-
 SERVICE = reward_pb2.DESCRIPTOR.services_by_name["RewardService"].full_name
+ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 
 
 class Server:
@@ -39,7 +42,9 @@ class Server:
         self.port = 0
         """The port bound, once started."""
         self._service = RewardService(config)
+        self._admin = AdminService(config.weights_dir) if config.enable_admin else None
         self._health = health.aio.HealthServicer()
+        self._batcher: Batcher[Any] | None = None
         self._pool = ThreadPoolExecutor(config.workers, thread_name_prefix="prepare")
         self._grpc = grpc.aio.server(
             options=[
@@ -53,31 +58,37 @@ class Server:
         """Binds and answers, NOT_SERVING. Raises RuntimeError where the address cannot be bound."""
         reward_pb2_grpc.add_RewardServiceServicer_to_server(self._service, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = [SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        if self._admin is not None:
+            admin_pb2_grpc.add_AdminServiceServicer_to_server(self._admin, self._grpc)
+            names.append(ADMIN)
         reflection.enable_server_reflection(names, self._grpc)
-        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self._tell_health()
         self.port = self._grpc.add_insecure_port(self.config.listen)
         await self._grpc.start()
 
     async def load(self) -> Judge[Any]:
         """Loads and warms up the critic off the loop, then serves. Raises ValueError."""
-        judge = await _in_daemon_thread(self._make_judge)
-        self._service.judge = judge
-        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        judge = await in_daemon_thread(self._make_judge)
+        self._service.judge, self._batcher = judge, judge.batcher
+        if self._admin is not None:
+            loop = asyncio.get_running_loop()
+            self._admin.mover = Mover(judge, partial(self._serve, loop))
+        await self._tell_health()
         return judge
 
     async def stop(self) -> None:
         """Drains: refuses new calls, finishes accepted ones within the grace period."""
         await self._health.enter_graceful_shutdown()
         await self._grpc.stop(self.config.drain_seconds)
-        if self._service.judge is not None:
-            await asyncio.to_thread(self._service.judge.batcher.close)
+        if self._batcher is not None:
+            await asyncio.to_thread(self._batcher.close)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _make_judge(self) -> Judge[Any]:
         critic = load_critic(self.config)
         logger.info("loaded %s, %s on %s", critic.card.name, critic.card.dtype, critic.card.device)
-        self_check = check(critic)
+        self_check = _checked(critic)
         logger.info("warm; %s", self_check)
         batcher = Batcher(
             critic.forward,
@@ -87,26 +98,31 @@ class Server:
         )
         return Judge(critic, batcher, self._pool, self_check)
 
-    async def _set_health(self, status: "health_pb2.HealthCheckResponse.ServingStatus") -> None:
+    def _serve(self, loop: asyncio.AbstractEventLoop, judge: Judge[Any] | None) -> None:
+        """On the model's thread: no batch runs between other weights and their judge."""
+        was_served = self._service.judge is not None
+        self._service.judge = judge
+        if was_served != (judge is not None):
+            asyncio.run_coroutine_threadsafe(self._tell_health(), loop)
+
+    async def _tell_health(self) -> None:
+        statuses = health_pb2.HealthCheckResponse
+        is_served = self._service.judge is not None
         for name in ("", SERVICE):
-            await self._health.set(name, status)
+            await self._health.set(name, statuses.SERVING if is_served else statuses.NOT_SERVING)
 
 
-async def _in_daemon_thread(function: Callable[[], R]) -> R:
-    """Runs a function in a thread that does not keep the process alive: a server told to stop while
-    it loads gigabytes stops."""
-    future: Future[R] = Future()
-
-    def run() -> None:
-        if not future.set_running_or_notify_cancel():
-            return
-        try:
-            future.set_result(function())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, name="load", daemon=True).start()
-    return await asyncio.wrap_future(future)
+def _checked(critic: Critic[Any]) -> SelfCheck:
+    """The first questions. Raises ValueError for whatever a model raises at them."""
+    try:
+        return check(critic)
+    except ValueError:
+        raise
+    except Exception as error:
+        logger.debug("at the first questions", exc_info=True)
+        raise ValueError(
+            f"{critic.card.name} fails at its first questions: {type(error).__name__}: {error}"
+        ) from error
 
 
 async def serve(config: Config, announce: Callable[[str], None] = print) -> None:

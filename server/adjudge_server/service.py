@@ -9,15 +9,11 @@
 """
 
 import asyncio
-import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from functools import partial, wraps
-from typing import Any, NoReturn, TypeVar
-
-import grpc
-import grpc.aio
+from functools import partial
+from typing import Any, TypeVar
 
 from adjudge.v1 import reward_pb2 as pb
 from adjudge.v1 import reward_pb2_grpc as pb_grpc
@@ -37,50 +33,19 @@ from adjudge_server.errors import (
     UnknownModel,
     UnsupportedOperation,
     WrongEpoch,
-    as_failure,
 )
+from adjudge_server.handling import Context, abort, unary
 from adjudge_server.image_store import ImageStore
 from adjudge_server.images import Picture, decode
-from adjudge_server.judge import Judge, Work, work_of
+from adjudge_server.judge import Judge, Readings, Work, work_of
 from adjudge_server.queries import Asked
 from adjudge_server.templates import Kind, Readout, Template
 
-logger = logging.getLogger(__name__)
-
-Context = grpc.aio.ServicerContext[Any, Any]
-Req = TypeVar("Req")
-Res = TypeVar("Res")
-Service = TypeVar("Service")
 T = TypeVar("T")
 
 
-def _unary(
-    handler: Callable[[Service, Req, Context], Awaitable[Res]],
-) -> Callable[[Service, Req, Context], Awaitable[Res]]:
-    """Turns every exception of a handler into a status; a handler never ends without one."""
-
-    @wraps(handler)
-    async def answer(service: Service, request: Req, context: Context) -> Res:
-        try:
-            return await handler(service, request, context)
-        except Exception as error:
-            await _abort(context, error)
-
-    return answer
-
-
-async def _abort(context: Context, error: Exception) -> NoReturn:
-    if not isinstance(error, AdjudgeError):
-        logger.exception("an error that is ours")
-        error = as_failure(error)
-    details = wire.write_error(error).SerializeToString()
-    await context.abort(
-        error.code, error.message, trailing_metadata=(("grpc-status-details-bin", details),)
-    )
-
-
 class RewardService(pb_grpc.RewardServiceServicer):
-    """Answers NOT_READY until `judge` is set."""
+    """Answers NOT_READY while `judge` is None. Another may take its place at any time."""
 
     def __init__(self, config: Config) -> None:
         self.judge: Judge[Any] | None = None
@@ -97,7 +62,7 @@ class RewardService(pb_grpc.RewardServiceServicer):
             exif=config.exif,
         )
 
-    @_unary
+    @unary
     async def ScoreCandidates(
         self, request: pb.ScoreCandidatesRequest, context: Context
     ) -> pb.ScoreCandidatesResponse:
@@ -107,7 +72,8 @@ class RewardService(pb_grpc.RewardServiceServicer):
         _check_readout(request.readout, asked.template)
         texts = self._texts(judge, request, asked)
         items = await judge.prepare(await judge.aside(partial(queries.score_queries, asked, texts)))
-        readings = await judge.read(_placed(items, "candidates"), _caller(context))
+        items = _placed(items, "candidates")
+        judge, readings = await self._read(judge, items, request, context)
         return pb.ScoreCandidatesResponse(
             outcomes=[
                 _score_outcome(asked.template, reading, request.include_distribution)
@@ -116,7 +82,7 @@ class RewardService(pb_grpc.RewardServiceServicer):
             provenance=_provenance(judge, asked.template, readings.work, arrived),
         )
 
-    @_unary
+    @unary
     async def CompareCandidates(
         self, request: pb.CompareCandidatesRequest, context: Context
     ) -> pb.CompareCandidatesResponse:
@@ -136,7 +102,7 @@ class RewardService(pb_grpc.RewardServiceServicer):
         items = await judge.prepare(
             await judge.aside(lambda: [queries.pair_query(asked, texts, o) for o in orders])
         )
-        readings = await judge.read(items, _caller(context))
+        judge, readings = await self._read(judge, items, request, context)
         found = dict(zip(orders, readings.items, strict=True))
         readings_of_pairs = [
             [pair]
@@ -160,7 +126,7 @@ class RewardService(pb_grpc.RewardServiceServicer):
                 async for response in responses:
                     yield response
         except Exception as error:
-            await _abort(context, error)
+            await abort(context, error)
 
     async def _critique(
         self, request: pb.CritiqueCandidatesRequest, context: Context
@@ -196,14 +162,14 @@ class RewardService(pb_grpc.RewardServiceServicer):
             provenance=_provenance(judge, asked.template, work, arrived)
         )
 
-    @_unary
+    @unary
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         judge = self._judge_named(request.model)
         return pb.GetModelResponse(model=describe(judge, self._config))
 
     def _judge_named(self, model: str) -> Judge[Any]:
         if self.judge is None:
-            raise NotReady("the critic is loading")
+            raise NotReady("there are no weights at work")
         if model not in ("", self.judge.card.name):
             raise UnknownModel("no model of that name is served", field="model", model=model)
         return self.judge
@@ -218,6 +184,23 @@ class RewardService(pb_grpc.RewardServiceServicer):
                 actual=judge.weights_epoch,
             )
         return judge
+
+    async def _read(
+        self,
+        judge: Judge[Any],
+        items: Sequence[Any],
+        request: wire.Request,
+        context: Context,
+    ) -> tuple[Judge[Any], Readings]:
+        """Readings of one epoch, and the judge of it: where the weights moved meanwhile, and the
+        request does not mind, everything is asked again. What was prepared is good for both."""
+        while True:
+            try:
+                return judge, await judge.read(items, _caller(context))
+            except WrongEpoch:
+                if request.HasField("expected_epoch"):
+                    raise
+            judge = self._judge_named(request.model)
 
     async def _ask(
         self, judge: Judge[Any], request: wire.Request, kind: Kind, context: Context

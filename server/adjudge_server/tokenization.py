@@ -5,6 +5,7 @@
 every added token has been removed, and special tokens are put in by id, by us alone.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
@@ -36,6 +37,9 @@ class TextTokenizer:
         """Added tokens that swallow the white space before or after them."""
         self.size = max([*added.values(), self._tokenizer.get_vocab_size() - 1]) + 1
         """Real entries: ids from here on are padding rows of the model's head."""
+        text = json.dumps([self._tokenizer.to_str(), self._after_start.to_str(), tokens])
+        self.identity = hashlib.sha256(text.encode()).hexdigest()
+        """Equal for tokenizers that read and write every text alike."""
 
     def _check_plain(self, model: Mapping[str, Any]) -> None:
         """Raises ValueError where the vocabulary itself spells added tokens, as Unigram's may: then

@@ -237,6 +237,9 @@ def edit(directory: Path, tmp_path: Path, **changes: object) -> Path:
         ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "rope_type"),
         ("llama", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
         ("llama", {"final_logit_softcapping": 30.0}, "final_logit_softcapping"),
+        ("llama", {"logits_scaling": 1.05}, "logits_scaling"),
+        ("llama", {"logit_scale": 0.0625}, "logit_scale"),
+        ("llama", {"lm_head_multiplier": 0.5}, "lm_head_multiplier"),
         ("llama", {"attention_chunk_size": 64}, "attention_chunk_size"),
         ("llama", {"is_causal": False}, "is_causal"),
         ("llama", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
@@ -293,9 +296,18 @@ def test_tensors_that_do_not_fit_stop_the_start_with_their_name(
         load(copy)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("body", checkpoints.BODIES)
+def test_the_noise_of_halves_is_not_taken_for_another_model(
+    tmp_path: Path, body: str, dtype: str
+) -> None:
+    load(checkpoints.write_text_model(tmp_path, body, num_hidden_layers=16), dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("change", ["attention", "logits"])
 def test_what_no_key_tells_shows_in_the_measurement(
-    directory: Path, monkeypatch: pytest.MonkeyPatch, change: str
+    directory: Path, monkeypatch: pytest.MonkeyPatch, change: str, dtype: str
 ) -> None:
     """A body whose attention ignores who sees whom, and one that scales its logits."""
     if change == "attention":
@@ -309,7 +321,7 @@ def test_what_no_key_tells_shows_in_the_measurement(
 
             def scaling(**inputs: object) -> object:
                 output = forward(**inputs)
-                output.logits = output.logits / 4
+                output.logits = output.logits / 1.05
                 return output
 
             model.forward = scaling
@@ -317,7 +329,7 @@ def test_what_no_key_tells_shows_in_the_measurement(
 
         monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", scaled)
     with pytest.raises(ValueError, match="model_type 'llama' is not computed here"):
-        load(directory)
+        load(directory, dtype)
 
 
 # Through a server ---------------------------------------------------------------------------------

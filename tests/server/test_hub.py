@@ -32,8 +32,14 @@ def test_a_mistyped_path_in_a_folder_that_is_here_is_a_path(
     assert is_hub_id(Path("checkpoints/sevne"))
     (tmp_path / "checkpoints").mkdir()
     assert not is_hub_id(Path("checkpoints/sevne"))
-    with pytest.raises(ValueError, match=r"--model checkpoints/sevne: no config\.json there"):
+    with pytest.raises(ValueError, match=r"--model checkpoints/sevne: no config\.json there") as e:
         loading.load_critic(Config(model=Path("checkpoints/sevne")))
+    assert "taken for a path, for a folder checkpoints/ lies in the working" in str(e.value)
+
+
+def test_of_a_path_that_is_no_id_nothing_is_said_of_ids(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no config\.json there$"):
+        loading.load_critic(Config(model=tmp_path))
 
 
 def test_an_id_is_served_from_where_it_was_fetched_to(monkeypatch: pytest.MonkeyPatch) -> None:

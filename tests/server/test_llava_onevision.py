@@ -12,7 +12,7 @@ from transformers import LlavaOnevisionForConditionalGeneration
 
 from adjudge_server.content import RawImage
 from adjudge_server.critic import Query, Written
-from adjudge_server.critics import llava_loading
+from adjudge_server.critics import llava_loading, packed_attention
 from adjudge_server.critics.llava_onevision import LlavaOnevisionCritic
 from adjudge_server.critics.preparing import IMAGE_SLOT, PreparedPrompt
 from adjudge_server.errors import InputTooLong
@@ -174,6 +174,13 @@ def test_an_unexpected_tensor_stops_the_start_with_its_name(
         {"vision_feature_layer": -2},
         {"vision_feature_select_strategy": "default"},
         {"vision_aspect_ratio": "anyres"},
+        {"vision_aspect_ratio": "anyres_max_0"},
+        {"image_grid_pinpoints": []},
+        {"image_grid_pinpoints": [[70, 100]]},
+        {"image_grid_pinpoints": [[0, 0]]},
+        {"image_grid_pinpoints": [[56, -56]]},
+        {"image_grid_pinpoints": [[56]]},
+        {"image_grid_pinpoints": [56]},
     ],
 )
 def test_features_that_are_not_computed_here_are_refused(
@@ -181,6 +188,118 @@ def test_features_that_are_not_computed_here_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=next(iter(changes))):
         load(edit(directory, tmp_path, **changes))
+
+
+GROWING = {
+    "rope_theta": 10000.0,
+    "factor": 64.0,
+    "original_max_position_embeddings": 330,
+    "short_factor": [1.0] * 4,
+    "long_factor": [8.0] * 4,
+}
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "key"),
+    [
+        ("text", {"rope_parameters": {**GROWING, "rope_type": "longrope"}}, "rope_type"),
+        ("text", {"rope_parameters": {**GROWING, "rope_type": "dynamic"}}, "rope_type"),
+        ("text", {"use_sliding_window": True, "sliding_window": 16}, "sliding_window"),
+        ("text", {"layer_types": ["sliding_attention", "full_attention"]}, "layer_types"),
+        ("text", {"final_logit_softcapping": 30.0}, "final_logit_softcapping"),
+        ("text", {"logits_scaling": 2.0}, "logits_scaling"),
+        ("text", {"max_position_embeddings": -5}, "max_position_embeddings"),
+        ("vision", {"model_type": "clip_vision_model"}, "model_type"),
+        ("vision", {"image_size": 60}, "image_grid_pinpoints"),
+        ("vision", {"image_size": 0}, "image_size"),
+    ],
+)
+def test_a_part_that_wants_something_else_is_refused_by_its_key(
+    directory: Path, tmp_path: Path, part: str, changes: dict[str, object], key: str
+) -> None:
+    within = f"{part}_config"
+    whole = json.loads((directory / "config.json").read_text())[within]
+    with pytest.raises(ValueError, match=rf"config\.json: .*{key}"):
+        load(edit(directory, tmp_path, **{within: whole | changes}))
+
+
+def test_a_decoder_that_packed_rows_do_not_compute_shows_in_the_measurement(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed_attention, "_attend_all", lambda query, *others: query)
+    with pytest.raises(ValueError, match="'llava_onevision' is not computed here"):
+        load(directory)
+
+
+PREPROCESSOR = {
+    "do_convert_rgb": True,
+    "do_normalize": True,
+    "do_pad": True,
+    "do_rescale": True,
+    "do_resize": True,
+    "image_grid_pinpoints": GRIDS,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_processor_type": "LlavaOnevisionImageProcessor",
+    "image_std": [0.5, 0.5, 0.5],
+    "processor_class": "LlavaOnevisionProcessor",
+    "resample": 3,
+    "rescale_factor": 0.00392156862745098,
+    "size": {"height": 56, "width": 56},
+}
+"""As the published conversions have it."""
+
+
+def write_preprocessor(directory: Path, nested: bool, settings: dict[str, object]) -> None:
+    name = "processor_config.json" if nested else "preprocessor_config.json"
+    (directory / name).write_text(json.dumps({"image_processor": settings} if nested else settings))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"image_processor_type": "LlavaOnevisionImageProcessorFast"},
+        {"size": {"shortest_edge": 56}},
+        {"rescale_factor": 1 / 255, "crop_size": None, "some_key_of_next_year": 1},
+    ],
+)
+def test_a_preprocessor_that_does_what_is_done_here_is_none_to_refuse(
+    directory: Path, tmp_path: Path, nested: bool, changes: dict[str, object]
+) -> None:
+    copy = edit(directory, tmp_path)
+    write_preprocessor(copy, nested, PREPROCESSOR | changes)
+    load(copy)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"image_mean": [0.48145466, 0.4578275, 0.40821073]},
+        {"image_std": [0.26862954, 0.26130258, 0.27577711]},
+        {"do_rescale": False},
+        {"do_normalize": False},
+        {"do_resize": False},
+        {"do_pad": False},
+        {"do_convert_rgb": False},
+        {"do_center_crop": True},
+        {"rescale_factor": 1.0},
+        {"rescale_factor": 0.0},
+        {"resample": 2},
+        {"image_grid_pinpoints": [[56, 56]]},
+        {"size": {"height": 384, "width": 384}},
+        {"image_processor_type": "LlavaNextImageProcessor"},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_preprocessor_that_does_something_else_is_refused_by_its_key(
+    directory: Path, tmp_path: Path, nested: bool, changes: dict[str, object]
+) -> None:
+    copy = edit(directory, tmp_path)
+    write_preprocessor(copy, nested, PREPROCESSOR | changes)
+    with pytest.raises(ValueError, match=rf"processor_config\.json: .*{next(iter(changes))}"):
+        load(copy)
 
 
 def test_fingerprints_tell_checkpoints_apart(directory: Path, tmp_path: Path) -> None:

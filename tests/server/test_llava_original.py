@@ -172,7 +172,7 @@ def test_both_layouts_of_transformers_are_the_same_model(
     tensors = {RENAMED[style](n): t.contiguous() for n, t in model.state_dict().items()}
     save_file(tensors, converted / "model.safetensors", {"format": "pt"})
     shutil.copyfile(copy / "tokenizer.json", converted / "tokenizer.json")
-    assert_equal(read(load(converted)), expected)
+    assert_equal(read(load(converted, vision_heads=None)), expected)
 
 
 def _vision_model(name: str) -> str:
@@ -292,6 +292,24 @@ def test_heads_that_no_file_tells_are_asked_for(copy: Path) -> None:
         {"use_sliding_window": True},
         {"is_rm": True},
         {"rope_scaling": {"type": "linear", "factor": 2.0}},
+        {"rope_parameters": {"rope_type": "yarn", "factor": 4.0}},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 5.0}},
+        {"layer_types": ["sliding_attention", "full_attention"]},
+        {"attn_logit_softcapping": 50.0},
+        {"logits_scaling": 2.0},
+        {"max_position_embeddings": -1},
+        {"image_aspect_ratio": "anyres_max_0"},
+        {"image_aspect_ratio": "anyres_max_²"},
+        {"image_grid_pinpoints": []},
+        {"image_grid_pinpoints": [[384]]},
+        {"image_grid_pinpoints": [384, 768]},
+        {"image_grid_pinpoints": [[384, 384], [384, 400]]},
+        {"image_grid_pinpoints": [[384, "768"]]},
+        {"image_grid_pinpoints": 384},
+        {"image_grid_pinpoints": "abc"},
+        {"image_grid_pinpoints": "(0x0),...,(1x1)"},
+        {"image_grid_pinpoints": "(2x2),...,(1x1)"},
+        {"image_grid_pinpoints": "(1x1),...,(2000x2000)"},
     ],
     ids=lambda changes: next(iter(changes)),
 )
@@ -340,6 +358,7 @@ def test_a_checkpoint_may_be_overwritten_while_it_is_served(copy: Path, expected
         file.write(bytes(path.stat().st_size // 2))
     assert_equal(read(critic), expected)
     path.write_bytes(b"")
+    critic.forget()  # what is remembered would answer for the weights
     assert_equal(read(critic), expected)
 
 

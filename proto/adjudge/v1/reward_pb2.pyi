@@ -10,7 +10,8 @@ Rules that hold everywhere:
   * A failure is never a reward. Numbers that may be missing are `optional`; one that is not set
     was not measured and must not be read as 0.0. An item that failed carries an error instead.
   * A malformed prompt fails the call; a malformed candidate fails its own item and nothing else.
-  * One response is the work of one weights epoch.
+  * One response is the work of one weights epoch. Where weights move while a request waits, it is
+    answered anew by the new ones, or fails with WRONG_EPOCH if it names an expected_epoch.
   * Log-probabilities and margins are in nats; probabilities are in [0, 1].
 
 Failures are google.rpc.Status, as the call's status or inside an item. Each carries exactly one
@@ -320,7 +321,10 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_UNKNOWN_IMAGE: _ErrorReason.ValueType  # 9
     """NOT_FOUND: no picture with that wire digest is retained; send it. Metadata: field, digest."""
     ERROR_REASON_WRONG_EPOCH: _ErrorReason.ValueType  # 10
-    """FAILED_PRECONDITION: expected_epoch is not the epoch. Metadata: field, expected, actual."""
+    """FAILED_PRECONDITION: expected_epoch is not the epoch, or no longer when the item's turn came; or
+    the weights moved while a critique was being written, and `expected` is the epoch that it began
+    in. Metadata: field, expected, actual.
+    """
     ERROR_REASON_OFF_FORMAT: _ErrorReason.ValueType  # 11
     """FAILED_PRECONDITION: the critic would not have answered in this format: opening or valid mass
     is under its floor. Metadata: opening_mass, valid_mass.
@@ -330,11 +334,21 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 13
     """UNAVAILABLE, with RetryInfo: the queue is full."""
     ERROR_REASON_NOT_READY: _ErrorReason.ValueType  # 14
-    """UNAVAILABLE, with RetryInfo: the server is starting or draining."""
+    """UNAVAILABLE, with RetryInfo: the server is starting or draining, or has lost its weights while
+    they moved and waits for others.
+    """
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 15
     """DEADLINE_EXCEEDED: the deadline passed while the item waited; it was not computed."""
     ERROR_REASON_CRITIC_FAILURE: _ErrorReason.ValueType  # 16
     """INTERNAL: the critic raised, or produced a number that is not finite."""
+    ERROR_REASON_PATH_NOT_ALLOWED: _ErrorReason.ValueType  # 17
+    """PERMISSION_DENIED: the path is in none of the directories that weights may come from. Metadata:
+    field.
+    """
+    ERROR_REASON_WEIGHTS_REFUSED: _ErrorReason.ValueType  # 18
+    """FAILED_PRECONDITION: there is no sound checkpoint of the model that is served at that path, or
+    its numbers are not finite. The weights are what they were. Metadata: field.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """---------------------------------------------------------------------------------------------
@@ -364,7 +378,10 @@ ERROR_REASON_UNKNOWN_MODEL: ErrorReason.ValueType  # 8
 ERROR_REASON_UNKNOWN_IMAGE: ErrorReason.ValueType  # 9
 """NOT_FOUND: no picture with that wire digest is retained; send it. Metadata: field, digest."""
 ERROR_REASON_WRONG_EPOCH: ErrorReason.ValueType  # 10
-"""FAILED_PRECONDITION: expected_epoch is not the epoch. Metadata: field, expected, actual."""
+"""FAILED_PRECONDITION: expected_epoch is not the epoch, or no longer when the item's turn came; or
+the weights moved while a critique was being written, and `expected` is the epoch that it began
+in. Metadata: field, expected, actual.
+"""
 ERROR_REASON_OFF_FORMAT: ErrorReason.ValueType  # 11
 """FAILED_PRECONDITION: the critic would not have answered in this format: opening or valid mass
 is under its floor. Metadata: opening_mass, valid_mass.
@@ -374,11 +391,21 @@ ERROR_REASON_VERDICT_NOT_FOUND: ErrorReason.ValueType  # 12
 ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 13
 """UNAVAILABLE, with RetryInfo: the queue is full."""
 ERROR_REASON_NOT_READY: ErrorReason.ValueType  # 14
-"""UNAVAILABLE, with RetryInfo: the server is starting or draining."""
+"""UNAVAILABLE, with RetryInfo: the server is starting or draining, or has lost its weights while
+they moved and waits for others.
+"""
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 15
 """DEADLINE_EXCEEDED: the deadline passed while the item waited; it was not computed."""
 ERROR_REASON_CRITIC_FAILURE: ErrorReason.ValueType  # 16
 """INTERNAL: the critic raised, or produced a number that is not finite."""
+ERROR_REASON_PATH_NOT_ALLOWED: ErrorReason.ValueType  # 17
+"""PERMISSION_DENIED: the path is in none of the directories that weights may come from. Metadata:
+field.
+"""
+ERROR_REASON_WEIGHTS_REFUSED: ErrorReason.ValueType  # 18
+"""FAILED_PRECONDITION: there is no sound checkpoint of the model that is served at that path, or
+its numbers are not finite. The weights are what they were. Metadata: field.
+"""
 global___ErrorReason = ErrorReason
 
 @typing.final

@@ -10,7 +10,8 @@ Rules that hold everywhere:
   * A failure is never a reward. Numbers that may be missing are `optional`; one that is not set
     was not measured and must not be read as 0.0. An item that failed carries an error instead.
   * A malformed prompt fails the call; a malformed candidate fails its own item and nothing else.
-  * One response is the work of one weights epoch.
+  * One response is the work of one weights epoch. Where weights move while a request waits, it is
+    answered anew by the new ones, or fails with WRONG_EPOCH if it names an expected_epoch.
   * Log-probabilities and margins are in nats; probabilities are in [0, 1].
 
 Failures are google.rpc.Status, as the call's status or inside an item. Each carries exactly one

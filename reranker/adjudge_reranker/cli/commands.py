@@ -1,10 +1,12 @@
 """The commands and their options."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
+from adjudge_reranker.admin import AdminClient
 from adjudge_reranker.cli import records, tables
 from adjudge_reranker.cli.jobs import BadInput, Job, Source, read_jobs
 from adjudge_reranker.cli.judging import (
@@ -13,6 +15,7 @@ from adjudge_reranker.cli.judging import (
     Output,
     complain,
     connect,
+    exit_code_of,
     judge_all,
     show_critique,
 )
@@ -26,6 +29,7 @@ from adjudge_reranker.cli.verbs import (
     score_verb,
 )
 from adjudge_reranker.client import RewardClient
+from adjudge_reranker.errors import RewardError
 from adjudge_reranker.evaluation.extras import MissingExtra
 from adjudge_reranker.evaluation.importers import Layout
 from adjudge_reranker.types import OrderPolicy
@@ -256,6 +260,34 @@ def evaluate(
         complain(str(error))
         raise typer.Exit(ExitCode.USAGE) from error
     raise typer.Exit(code)
+
+
+@app.command("load-weights")
+def load_weights(
+    directory: Annotated[
+        Path, typer.Argument(help="Checkpoint directory, on the server's machine.")
+    ],
+    expected_epoch: Annotated[
+        int | None, typer.Option(min=0, help="Only if the weights epoch is this one.")
+    ] = None,
+    server: Server = _SERVER,
+    model: ModelName = None,
+    timeout: Timeout = 600.0,
+    output_format: OutputFormat = None,
+) -> None:
+    """Other weights for a server that runs with --enable-admin, without a restart."""
+    output = Output(output_format)
+    try:
+        with AdminClient(server, timeout=timeout) as admin:
+            loaded = admin.load_weights(directory, model=model, expected_epoch=expected_epoch)
+    except RewardError as error:
+        complain(f"{server}: {error}")
+        raise typer.Exit(exit_code_of(error)) from error
+    if output.format is Format.JSONL:
+        output.write_record(asdict(loaded))
+    else:
+        for name, value in asdict(loaded).items():
+            output.console.print(f"{name.replace('_', ' ')}: {value}")
 
 
 @app.command()

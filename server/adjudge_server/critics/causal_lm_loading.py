@@ -9,8 +9,14 @@ from adjudge_server.caches import DEFAULT, CacheBytes
 from adjudge_server.critic import CriticCard
 from adjudge_server.critics import causal_body, checkpoint
 from adjudge_server.critics.causal_lm import CausalLmCritic
-from adjudge_server.critics.chat_template import ChatTemplate
 from adjudge_server.critics.preparing import Preparer, TiledPicture
+from adjudge_server.critics.reloading import (
+    Blueprint,
+    Weights,
+    read_chat_template,
+    read_generation,
+    read_tokenizer,
+)
 from adjudge_server.images import Picture
 from adjudge_server.template_sets import FALLBACK, templates_of
 from adjudge_server.templates import Template
@@ -33,14 +39,12 @@ def load(
     shape, for models that packed rows do not compute exactly, and where the chat template or the
     tokenizer cannot be followed.
     """
-    raw = checkpoint.read_json(directory / "config.json")
-    config = causal_body.read_config(directory, raw)
-    tokenizer = checkpoint.read_tokenizer(directory)
-    chat_template = ChatTemplate.read(directory, tokenizer)
-    chat = chat_template.chat()
-    model = checkpoint.load_model(
-        AutoModelForCausalLM, directory, config, checkpoint.number_type(dtype, device)
-    )
+    blueprint = _read(directory, None)
+    config, tokenizer = blueprint.config, blueprint.tokenizer
+    assert blueprint.chat_template is not None
+    chat = blueprint.chat_template.chat()
+    model = blueprint.load(directory, checkpoint.number_type(dtype, device))
+    checkpoint.check_rows(directory, tokenizer, model.get_input_embeddings().num_embeddings)
     model = checkpoint.place(model, device)
     card = CriticCard(
         name=name,
@@ -58,14 +62,33 @@ def load(
         tokenizer,
         Preparer(tokenizer, chat, _no_pictures, card.templates, card.max_input_tokens),
         card,
-        checkpoint.end_tokens(directory, tokenizer.added[chat.end], config.eos_token_id),
-        repetition_penalty or checkpoint.repetition_penalty(directory),
+        blueprint.end_tokens,
+        repetition_penalty or blueprint.repetition_penalty,
+        Weights(model, blueprint, _read),
         caches,
     )
     causal_body.check_measured(
         model, critic.decoder, model.get_output_embeddings(), card.templates[0]
     )
     return critic
+
+
+def _read(directory: Path, known: Blueprint | None) -> Blueprint:
+    """See `reloading.BlueprintReader`."""
+    raw = checkpoint.read_json(directory / "config.json")
+    config = causal_body.read_config(directory, raw)
+    tokenizer = read_tokenizer(directory, known)
+    chat_template = read_chat_template(directory, known, tokenizer)
+    end_of_turn = tokenizer.added[chat_template.chat().end]
+    end_tokens, penalty = read_generation(directory, known, end_of_turn, config.eos_token_id)
+    return Blueprint(
+        AutoModelForCausalLM,
+        config,
+        tokenizer,
+        chat_template=chat_template,
+        end_tokens=end_tokens,
+        repetition_penalty=penalty,
+    )
 
 
 def _no_pictures(picture: Picture, num_pictures: int) -> TiledPicture:

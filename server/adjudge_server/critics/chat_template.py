@@ -68,6 +68,12 @@ class ChatTemplate:
         self._specials = re.compile(f"({'|'.join(map(re.escape, added)) or '(?!)'})")
         self._layout = lru_cache(maxsize=256)(self._uncached_layout)
 
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Equal for templates that lay out everything alike: the source, and what it names."""
+        named = (f"{key}={self._variables[key]}" for key in sorted(self._variables))
+        return self._source, *(each for each in named if each.partition("=")[0] in self._source)
+
     @classmethod
     def read(cls, directory: Path, tokenizer: TextTokenizer) -> "ChatTemplate":
         """Raises ValueError where the checkpoint has none, or where it or the tokenizer cannot be

@@ -8,11 +8,12 @@ code built on it meets every number that a real critic gives. The numbers mean n
 import hashlib
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adjudge_server.critic import CriticCard, Query, Reading, Written
+from adjudge_server.critic import CriticCard, Query, Reading, Spare, Written
 from adjudge_server.errors import InputTooLong
 from adjudge_server.template_sets import templates_of
 from adjudge_server.templates import Kind, RewardKind, Template, VerdictPlace
@@ -40,7 +41,8 @@ class FakePrepared:
 
 
 class FakeCritic:
-    """See the module. A token is a word of the prompt; a picture is 16 of them."""
+    """See the module. A token is a word of the prompt; a picture is 16 of them. Its weights are the
+    name of the directory that they were loaded from, on which every number then depends."""
 
     def __init__(
         self,
@@ -52,7 +54,7 @@ class FakeCritic:
         self.card = CriticCard(
             name=name,
             revision="1",
-            fingerprint=hashlib.sha256(b"adjudge fake critic 1").hexdigest(),
+            fingerprint=_fingerprint("1"),
             family="fake",
             dtype="float64",
             device="cpu",
@@ -60,6 +62,7 @@ class FakeCritic:
             sees_images=True,
             max_input_tokens=max_input_tokens,
         )
+        self._weights = ""
 
     def prepare(self, queries: Sequence[Query]) -> list[FakePrepared | InputTooLong]:
         return [self._prepare(query) for query in queries]
@@ -83,17 +86,31 @@ class FakeCritic:
             shared = 0 if item.group in seen else item.shared_tokens
             seen.add(item.group)
             readings.append(
-                Reading(OPENING_MASS, _answer_log_probs(item.query), shared + item.own_tokens)
+                Reading(OPENING_MASS, self._answers(item.query), shared + item.own_tokens)
             )
         return readings
 
     def forget(self) -> None:
         pass
 
+    def read_weights(self, directory: Path) -> Spare:
+        name = directory.name
+        card = replace(self.card, revision=name, fingerprint=_fingerprint(name))
+        return Spare(card, {"name": name})
+
+    def exchange(self, spare: Spare) -> None:
+        self.card, spare.card = spare.card, self.card
+        self._weights, spare.tensors = spare.tensors["name"], {"name": self._weights}
+
+    def _answers(self, query: Query) -> NDArray[np.float64]:
+        if self._weights:
+            query = replace(query, prompt=f"{self._weights}\0{query.prompt}")
+        return _answer_log_probs(query)
+
     def critique(self, item: FakePrepared, max_tokens: int) -> Generator[Written, None, None]:
         """Where the template wants it: the verdict and then the reasons, or the other way round."""
         template = item.query.template
-        best = template.answers[int(_answer_log_probs(item.query).argmax())]
+        best = template.answers[int(self._answers(item.query).argmax())]
         verdict = f"{template.opening}{best.forms[0]}"
         if template.verdict is not VerdictPlace.LAST and not template.after:
             text = f"{verdict}. I am a fake and looked at nothing."
@@ -106,6 +123,10 @@ class FakeCritic:
         self, item: FakePrepared, written: Sequence[Written], start: int, opening: str
     ) -> FakePrepared:
         return replace(item, own_tokens=item.own_tokens + boundary(written, start)[0])
+
+
+def _fingerprint(revision: str) -> str:
+    return hashlib.sha256(f"adjudge fake critic {revision}".encode()).hexdigest()
 
 
 def _quality(query: Query, candidate: str) -> float:

@@ -1,6 +1,7 @@
 """Loads LLaVA-OneVision critics: as LLaVA-NeXT publishes them, and as transformers does."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,14 @@ from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGener
 
 from adjudge_server.caches import DEFAULT, CacheBytes
 from adjudge_server.critic import CriticCard
-from adjudge_server.critics import checkpoint, llava_original
+from adjudge_server.critics import causal_body, checkpoint, llava_checks, llava_original
 from adjudge_server.critics.anyres import Geometry
 from adjudge_server.critics.conversation import QWEN_1_5
 from adjudge_server.critics.llava_onevision import LlavaOnevisionCritic
 from adjudge_server.critics.llava_tiles import Tiler
 from adjudge_server.critics.llava_vision import LlavaVision
 from adjudge_server.critics.preparing import Preparer
+from adjudge_server.critics.reloading import Blueprint, Weights, read_generation, read_tokenizer
 from adjudge_server.families import is_original
 from adjudge_server.preprocessing import SeveralPictures
 from adjudge_server.template_sets import templates_of
@@ -39,19 +41,12 @@ def load(
     Raises ValueError, with their names, for tensors that are missing, unexpected or of another
     shape, and for checkpoints that want features this code does not compute.
     """
-    raw = checkpoint.read_json(directory / "config.json")
-    config, key_mapping = configuration(directory, raw, vision_heads)
-    aspect_ratio, max_tiles = _aspect_ratio(config.vision_aspect_ratio)
-    tokenizer = checkpoint.read_tokenizer(directory)
-    if QWEN_1_5.end not in tokenizer.added:
-        raise ValueError(f"the tokenizer has no {QWEN_1_5.end}, which ends a turn")
-    model = checkpoint.load_model(
-        LlavaOnevisionForConditionalGeneration,
-        directory,
-        config,
-        checkpoint.number_type(dtype, device),
-        key_mapping=key_mapping,
-    )
+    read = partial(_read, vision_heads=vision_heads)
+    blueprint = read(directory, None)
+    config, tokenizer = blueprint.config, blueprint.tokenizer
+    max_tiles = llava_checks.aspect_ratio_tiles(config.vision_aspect_ratio)
+    model = blueprint.load(directory, checkpoint.number_type(dtype, device))
+    checkpoint.check_rows(directory, tokenizer, model.get_input_embeddings().num_embeddings)
     model = checkpoint.place(model, device)
     card = CriticCard(
         name=name,
@@ -70,21 +65,47 @@ def load(
         patch=vision.patch_size,
         # Hugging Face writes (height, width).
         grids=tuple((width, height) for height, width in config.image_grid_pinpoints),
-        max_tiles=max_tiles,
+        max_tiles=max_tiles or 9,
     )
     seen = LlavaVision(model.model, caches.features)
-    tiler = Tiler(geometry, single=aspect_ratio, several=several_pictures, is_known=seen.knows)
-    return LlavaOnevisionCritic(
+    tiler = Tiler(
+        geometry,
+        single="anyres" if max_tiles else "pad",
+        several=several_pictures,
+        is_known=seen.knows,
+    )
+    critic = LlavaOnevisionCritic(
         model,
         tokenizer,
         Preparer(tokenizer, QWEN_1_5, tiler, card.templates, card.max_input_tokens),
         card,
-        checkpoint.end_tokens(
-            directory, tokenizer.added[QWEN_1_5.end], config.text_config.eos_token_id
-        ),
-        repetition_penalty or checkpoint.repetition_penalty(directory),
+        blueprint.end_tokens,
+        repetition_penalty or blueprint.repetition_penalty,
         seen,
         caches,
+        Weights(model, blueprint, read),
+    )
+    causal_body.check_measured(model, critic.decoder, model.lm_head, card.templates[0])
+    return critic
+
+
+def _read(directory: Path, known: Blueprint | None, vision_heads: int | None) -> Blueprint:
+    """See `reloading.BlueprintReader`."""
+    raw = checkpoint.read_json(directory / "config.json")
+    config, key_mapping = configuration(directory, raw, vision_heads)
+    tokenizer = read_tokenizer(directory, known)
+    if QWEN_1_5.end not in tokenizer.added:
+        raise ValueError(f"the tokenizer has no {QWEN_1_5.end}, which ends a turn")
+    end_tokens, penalty = read_generation(
+        directory, known, tokenizer.added[QWEN_1_5.end], config.text_config.eos_token_id
+    )
+    return Blueprint(
+        LlavaOnevisionForConditionalGeneration,
+        config,
+        tokenizer,
+        key_mapping=key_mapping,
+        end_tokens=end_tokens,
+        repetition_penalty=penalty,
     )
 
 
@@ -95,30 +116,12 @@ def configuration(
     if is_original(raw):
         shapes = checkpoint.read_shapes(directory)
         return llava_original.to_config(raw, shapes, vision_heads), llava_original.KEY_MAPPING
-    config = LlavaOnevisionConfig.from_pretrained(directory, local_files_only=True)
-    _check(config)
-    return config, None
-
-
-def _check(config: LlavaOnevisionConfig) -> None:
-    for key, value in {
-        "vision_feature_layer": -1,
-        "vision_feature_select_strategy": "full",
-    }.items():
-        if (found := getattr(config, key)) != value:
-            raise ValueError(f"config.json: {key} is {found!r}, only {value!r} is implemented")
-    if config.text_config.use_sliding_window:
-        raise ValueError("config.json: use_sliding_window is true, which is not implemented")
-
-
-def _aspect_ratio(value: str) -> tuple[SeveralPictures, int]:
-    """How a single picture is cut, and the tiles beyond which its grid is shrunk."""
-    if value == "pad":
-        return "pad", 9
-    prefix, _, tiles = value.rpartition("_")
-    if prefix != "anyres_max" or not tiles.isdigit():
+    if vision_heads is not None:
         raise ValueError(
-            f"config.json: vision_aspect_ratio (image_aspect_ratio in original ones) is {value!r},"
-            " only anyres_max_N and pad are implemented"
+            "--vision-heads is for checkpoints in the original layout: here config.json tells"
         )
-    return "anyres", int(tiles)
+    llava_checks.check_raw(raw)
+    config = LlavaOnevisionConfig.from_pretrained(directory, local_files_only=True)
+    llava_checks.check_config(config)
+    llava_checks.check_preprocessor(directory, config)
+    return config, None

@@ -1,6 +1,7 @@
 """LLaVA-OneVision critics, LLaVA-Critic's architecture among them: pictures before a decoder."""
 
 from collections.abc import Generator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,11 +9,12 @@ from numpy.typing import NDArray
 from transformers import LlavaOnevisionForConditionalGeneration
 
 from adjudge_server.caches import CacheBytes
-from adjudge_server.critic import CriticCard, Query, Reading, Written
+from adjudge_server.critic import CriticCard, Query, Reading, Spare, Written
 from adjudge_server.critics.decoder import Decoder, Features
 from adjudge_server.critics.llava_vision import LlavaVision
 from adjudge_server.critics.memory import memory_errors, release
 from adjudge_server.critics.preparing import PreparedPrompt, Preparer
+from adjudge_server.critics.reloading import Weights
 from adjudge_server.critics.vocabulary import VocabularyHead
 from adjudge_server.errors import InputTooLong
 from adjudge_server.tokenization import TextTokenizer
@@ -31,11 +33,14 @@ class LlavaOnevisionCritic:
         repetition_penalty: float,
         vision: LlavaVision,
         caches: CacheBytes,
+        weights: Weights | None = None,
     ) -> None:
+        """`weights`: None where they are not to be moved."""
         self.card = card
         self._preparer = preparer
         self._repetition_penalty = repetition_penalty
         self._vision = vision
+        self._weights = weights
         self.decoder = Decoder(model.model.language_model, caches.prefixes)
         self._head = VocabularyHead(self.decoder, model.lm_head, tokenizer, end_tokens)
 
@@ -56,6 +61,16 @@ class LlavaOnevisionCritic:
         self.decoder.prefixes.clear()
         self._vision.forget()
         release(self.decoder.device)
+
+    def read_weights(self, directory: Path) -> Spare:
+        assert self._weights is not None
+        return self._weights.read(directory, self.card)
+
+    def exchange(self, spare: Spare) -> None:
+        assert self._weights is not None
+        self._weights.exchange(spare)
+        self.card, spare.card = spare.card, self.card
+        self.forget()
 
     def critique(self, item: PreparedPrompt, max_tokens: int) -> Generator[Written, None, None]:
         features = self._features([item])

@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import LlavaOnevisionConfig, Qwen2Config, SiglipVisionConfig
 
+from adjudge_server.critics import causal_body, llava_checks
 from adjudge_server.critics.checkpoint import Shapes
 
 Raw = Mapping[str, Any]
@@ -71,15 +72,19 @@ def _check(raw: Raw) -> None:
     for name, value in _IMPLEMENTED.items():
         if (found := raw.get(name, value)) != value:
             raise ValueError(f"config.json: {name} is {found!r}, only {value!r} is implemented")
-    if raw.get("use_sliding_window"):
-        raise ValueError("config.json: use_sliding_window is true, which is not implemented")
     if raw.get("is_rm"):
         raise ValueError("config.json: is_rm is true: a reward head is not implemented")
+    if missing := [name for name in _REQUIRED if raw.get(name) is None]:
+        raise ValueError(f"config.json: missing {', '.join(missing)}")
+    plain = {"rope_type": "default", "rope_theta": raw["rope_theta"]}
+    rope = raw.get("rope_parameters") or {}  # which the original's transformers did not have
+    if not isinstance(rope, dict) or plain | rope != plain:
+        raise ValueError(f"config.json: rope_parameters is {rope!r}, only {plain} is implemented")
+    window = raw.get("sliding_window") if raw.get("use_sliding_window") else None
+    causal_body.check_keys({**raw, "rope_parameters": plain, "sliding_window": window})
 
 
 def _text(raw: Raw, shapes: Shapes) -> Qwen2Config:
-    if missing := [name for name in _REQUIRED if raw.get(name) is None]:
-        raise ValueError(f"config.json: missing {', '.join(missing)}")
     # The original resizes it to its tokenizer, and the configuration does not always follow.
     vocabulary, hidden = _shape(shapes, "model.embed_tokens.weight")
     inferred = {
@@ -134,8 +139,9 @@ def _image_size(raw: Raw, side: int, patch: int) -> int:
     """Pixels along a side of the tower's picture, which may be more than its patches cover."""
     named = re.search(r"-(\d+)$", str(raw.get("mm_vision_tower", "")))
     grids = raw.get("image_grid_pinpoints")
-    if isinstance(grids, list) and grids:
-        size = int(min(min(grid) for grid in grids))
+    if isinstance(grids, list):
+        llava_checks.check_grids(grids, 1)
+        size = min(int(min(grid)) for grid in grids)
     else:
         size = int(named[1]) if named else side * patch
     if size // patch != side:
@@ -152,12 +158,19 @@ def _grids(raw: Raw, tile: int) -> list[tuple[int, int]]:
         return [(tile, tile)]
     if grids is None:
         raise ValueError("config.json: missing image_grid_pinpoints")
-    if not isinstance(grids, str):
-        return [(int(width), int(height)) for width, height in grids]
+    if isinstance(grids, str):
+        grids = _range(grids, tile)
+    llava_checks.check_grids(grids, tile)
+    return [(width, height) for width, height in grids]
+
+
+def _range(grids: str, tile: int) -> list[tuple[int, int]]:
     corners = [tuple(map(int, pair)) for pair in re.findall(r"\((\d+)x(\d+)\)", grids)]
     if len(corners) < 2:
         raise ValueError(f"config.json: image_grid_pinpoints {grids!r} is no range")
     (left, top), (right, bottom) = corners[0], corners[-1]
+    if (right - left + 1) * (bottom - top + 1) > llava_checks.MOST_GRIDS:
+        raise ValueError(f"config.json: image_grid_pinpoints {grids!r} are too many")
     return [
         (across * tile, down * tile)
         for across in range(left, right + 1)

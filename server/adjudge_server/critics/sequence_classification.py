@@ -2,6 +2,7 @@
 last token."""
 
 from collections.abc import Generator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,11 +11,12 @@ from transformers import PreTrainedModel
 from adjudge_server.answers import NO_ANSWERS
 from adjudge_server.caches import CacheBytes
 from adjudge_server.content import Role
-from adjudge_server.critic import CriticCard, Query, Reading, Turn, Written
+from adjudge_server.critic import CriticCard, Query, Reading, Spare, Turn, Written
 from adjudge_server.critics.chat_template import ChatTemplate
 from adjudge_server.critics.decoder import Decoder, no_pictures
 from adjudge_server.critics.memory import memory_errors, release
 from adjudge_server.critics.preparing import PreparedPrompt, common_prefix, encode, too_long
+from adjudge_server.critics.reloading import Weights
 from adjudge_server.errors import InputTooLong, UnsupportedOperation
 from adjudge_server.tokenization import TextTokenizer
 
@@ -28,6 +30,7 @@ class SequenceClassificationCritic:
         tokenizer: TextTokenizer,
         chat_template: ChatTemplate,
         card: CriticCard,
+        weights: Weights,
         caches: CacheBytes,
     ) -> None:
         self.card = card
@@ -35,6 +38,7 @@ class SequenceClassificationCritic:
         self._chat_template = chat_template
         self._pad = model.config.pad_token_id
         self._score = model.score
+        self._weights = weights
         self.decoder = Decoder(model.base_model, caches.prefixes)
 
     def prepare(self, queries: Sequence[Query]) -> list[PreparedPrompt | InputTooLong]:
@@ -85,6 +89,14 @@ class SequenceClassificationCritic:
     def forget(self) -> None:
         self.decoder.prefixes.clear()
         release(self.decoder.device)
+
+    def read_weights(self, directory: Path) -> Spare:
+        return self._weights.read(directory, self.card)
+
+    def exchange(self, spare: Spare) -> None:
+        self._weights.exchange(spare)
+        self.card, spare.card = spare.card, self.card
+        self.forget()
 
     def critique(self, item: PreparedPrompt, max_tokens: int) -> Generator[Written, None, None]:
         raise UnsupportedOperation(f"{self.card.name} does not write")

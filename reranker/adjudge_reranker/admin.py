@@ -1,0 +1,93 @@
+"""What changes a running server. Only servers started with `--enable-admin` do any of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import grpc
+
+from adjudge.v1 import admin_pb2 as pb
+from adjudge_reranker.channel import DEFAULT_MAX_MESSAGE_BYTES, Connections
+from adjudge_reranker.decode import seconds
+from adjudge_reranker.errors import error_from_rpc
+from adjudge_reranker.retry import NOT_GIVEN, Timeout, checked_timeout, resolve_timeout
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedWeights:
+    """What a server serves since weights were loaded."""
+
+    weights_epoch: int
+    fingerprint: str
+    """As `ModelInfo.fingerprint`."""
+    read_seconds: float | None
+    """Reading and checking the checkpoint, while judging went on."""
+    pause_seconds: float | None
+    """Exchanging the weights and asking the first questions, while judging waited."""
+
+
+class AdminClient:
+    """Changes a running server. Safe to share between threads.
+
+    with AdminClient("127.0.0.1:50051") as admin:
+        epoch = admin.load_weights("/checkpoints/step-200").weights_epoch
+
+    Nothing is repeated: after a call that failed on the way nobody knows whether it took effect.
+    `RewardClient.model` tells, by fingerprint and epoch.
+    """
+
+    def __init__(self, address: str = "127.0.0.1:50051", *, timeout: float | None = 600.0) -> None:
+        """`timeout`, in seconds, is that of calls which give none."""
+        if timeout is not None:
+            checked_timeout(timeout)
+        self._address = address
+        self._timeout = timeout
+        self._connections = Connections(address, DEFAULT_MAX_MESSAGE_BYTES)
+
+    def load_weights(
+        self,
+        directory: Path | str,
+        *,
+        model: str | None = None,
+        expected_epoch: int | None = None,
+        timeout: Timeout = NOT_GIVEN,
+    ) -> LoadedWeights:
+        """Replaces the weights being served by those in a directory of the server's machine.
+
+        A relative path starts at this process's working directory. With `expected_epoch`, only if
+        the weights epoch is still that. Raises a `RewardError` where nothing was loaded, in which
+        case the old weights are served as before (unless the reason is CRITIC_FAILURE: see the
+        server's log); if the timeout passes, it may still be loaded.
+        """
+        path = str(Path(directory).absolute())
+        request = pb.LoadWeightsRequest(path=path, model=model or "", expected_epoch=expected_epoch)
+        try:
+            response = self._connections.get().admin.LoadWeights(
+                request, timeout=resolve_timeout(timeout, self._timeout)
+            )
+        except grpc.RpcError as error:
+            raise error_from_rpc(error) from error
+        return LoadedWeights(
+            response.weights_epoch,
+            response.model_fingerprint,
+            read_seconds=seconds(response, "read_duration"),
+            pause_seconds=seconds(response, "pause_duration"),
+        )
+
+    def close(self) -> None:
+        """Ends the calls in progress and refuses new ones."""
+        self._connections.close()
+
+    def __enter__(self) -> "AdminClient":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._address!r})"
