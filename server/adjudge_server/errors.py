@@ -9,6 +9,7 @@
     │   └── InputTooLong          …or the item does not fit the critic
     ├── UnknownTemplate, UnknownModel, UnknownImage
     ├── WrongEpoch
+    ├── PathNotAllowed, WeightsRefused    new weights that are not loaded
     ├── OffFormat, VerdictNotFound    the critic did not answer in the template's format
     ├── QueueFull, NotReady           the only ones worth a retry
     ├── DeadlineExceeded

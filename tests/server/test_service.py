@@ -1165,7 +1165,7 @@ def test_what_was_cancelled_while_it_waited_is_never_computed(
             call = service.ScoreCandidates.future(score_request("given up"))
             wait_until(lambda: queue)
             call.cancel()
-            wait_until(lambda: queue[0].future.cancelled())
+            wait_until(lambda: queue.next.future.cancelled())
         assert rewards(service, "wanted")
     assert computed == ["wanted"]
 
