@@ -1,5 +1,6 @@
 """From values to requests. Pure; shared by the synchronous and the asynchronous client."""
 
+import operator
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -20,6 +21,9 @@ from adjudge_reranker.types import OrderPolicy, Readout
 
 _MIN_DIGESTED_BYTES = 1024
 """A smaller picture is sent whole every time: a digest saves nothing worth a missed guess."""
+
+_MAX_UINT32 = 2**32 - 1
+_MAX_UINT64 = 2**64 - 1
 
 _ROLES = {
     Role.SYSTEM: pb.ROLE_SYSTEM,
@@ -99,7 +103,7 @@ def score_draft(
         reference=reference,
         rubric=rubric,
         model=model or "",
-        expected_epoch=expected_epoch,
+        expected_epoch=_expected_epoch(expected_epoch),
         readout=READOUTS[readout],
         include_distribution=include_distribution,
     )
@@ -125,7 +129,7 @@ def compare_draft(
         reference=reference,
         rubric=rubric,
         model=model or "",
-        expected_epoch=expected_epoch,
+        expected_epoch=_expected_epoch(expected_epoch),
         readout=READOUTS[readout],
         order_policy=_ORDER_POLICIES[order_policy],
     )
@@ -150,8 +154,8 @@ def critique_draft(
         reference=reference,
         rubric=rubric,
         model=model or "",
-        expected_epoch=expected_epoch,
-        max_critique_tokens=max_critique_tokens or 0,
+        expected_epoch=_expected_epoch(expected_epoch),
+        max_critique_tokens=_max_critique_tokens(max_critique_tokens),
     )
     return Draft(options, to_prompt(prompt), to_candidates(candidates))
 
@@ -161,7 +165,39 @@ def model_request(name: str | None) -> pb.GetModelRequest:
 
 
 def _pairs(pairs: Iterable[tuple[int, int]]) -> list[pb.Pair]:
-    return [pb.Pair(first=first, second=second) for first, second in pairs]
+    """Raises TypeError or ValueError, naming the pair, if one is not two indices."""
+    return [_pair(pair, f"pairs[{number}]") for number, pair in enumerate(pairs)]
+
+
+def _pair(pair: Iterable[int], name: str) -> pb.Pair:
+    try:
+        first, second = pair
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name} must be two indices into the candidates") from error
+    return pb.Pair(
+        first=_natural(first, f"{name}.first", _MAX_UINT32),
+        second=_natural(second, f"{name}.second", _MAX_UINT32),
+    )
+
+
+def _max_critique_tokens(value: int | None) -> int:
+    """0, which is also what the contract has for none, is the server's own limit."""
+    return 0 if value is None else _natural(value, "max_critique_tokens", _MAX_UINT32)
+
+
+def _expected_epoch(value: int | None) -> int | None:
+    return None if value is None else _natural(value, "expected_epoch", _MAX_UINT64)
+
+
+def _natural(value: int, name: str, maximum: int) -> int:
+    """Raises TypeError or ValueError, naming the argument: protobuf's own names nothing."""
+    try:
+        number = operator.index(value)  # numpy's integers too
+    except TypeError as error:
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__}") from error
+    if not 0 <= number <= maximum:
+        raise ValueError(f"{name} must be from 0 to {maximum}")
+    return number
 
 
 def _parts(parts: Iterable[Part], known: Container[bytes]) -> list[pb.Part]:

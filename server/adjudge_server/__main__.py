@@ -142,6 +142,8 @@ def _verify(arguments: list[str]) -> int:
     )
     parser.add_argument("--json", type=Path, help="a file for the same as JSON")
     config, options = _configured(parser, arguments)
+    if options.json and (problem := _why_not_writable(options.json)):
+        parser.error(f"--json cannot be written: {options.json}: {problem}")
     _prepare(config)
     from adjudge_server.verification.run import verify
 
@@ -153,6 +155,18 @@ def _verify(arguments: list[str]) -> int:
     if options.json:
         options.json.write_text(report.as_json(), encoding="utf-8")
     return 0 if report.passed else 1
+
+
+def _why_not_writable(path: Path) -> str | None:
+    """Writes nothing, and leaves nothing behind that was not there."""
+    is_new = not path.exists()
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        return error.strerror or str(error)
+    if is_new:
+        path.unlink()
+    return None
 
 
 if __name__ == "__main__":

@@ -50,10 +50,10 @@ class Asked:
 
     def query(self, candidates: dict[str, str]) -> Query:
         rendered = self.template.render({**self.slots, "prompt": self.text, **candidates})
-        shared = _unambiguous(self.turns) if self.turns else rendered.head
-        identity = "\0".join(
-            [self.template.hash, *(picture.digest for picture in self.pictures), shared]
-        )
+        digests = [picture.digest for picture in self.pictures]
+        turns = [[turn.role.value, turn.text] for turn in self.turns]
+        # As JSON, because whatever is in a text, it cannot look like another part.
+        identity = json.dumps([self.template.hash, digests, turns or rendered.head])
         return Query(
             template=self.template,
             text=rendered.text,
@@ -191,11 +191,6 @@ def _turns(question: Question, card: CriticCard) -> tuple[Turn, ...]:
             maximum=card.max_input_tokens,
         )
     return tuple(Turn(message.role, _text(message.parts)) for message in question.prompt)
-
-
-def _unambiguous(turns: Sequence[Turn]) -> str:
-    """Equal for equal conversations only, whatever is in them."""
-    return json.dumps([[turn.role.value, turn.text] for turn in turns])
 
 
 def _optional_slots(question: Question, template: Template) -> dict[str, str]:

@@ -42,8 +42,9 @@ class SelfCheck:
     """Nats: the largest change of an answer's log-probability between being asked alone and being
     asked among others."""
     prefers_right: bool | None
-    """Whether the default templates prefer a right answer to a wrong one; None where the critic is
-    off their format, so that it said neither."""
+    """Whether the first templates that are read directly, one of each kind, prefer a right answer
+    to a wrong one; None where the critic is off their format, so that it said neither, and where
+    there are no such templates."""
 
 
 def check(critic: Critic[P]) -> SelfCheck:
@@ -65,6 +66,11 @@ def check(critic: Critic[P]) -> SelfCheck:
         batched_difference=difference,
         prefers_right=_prefers_right(critic.card, queries, together),
     )
+
+
+def read_directly(card: CriticCard) -> list[Template]:
+    """The templates that can be read without a critique."""
+    return [template for template in card.templates if Readout.DIRECT in template.readouts]
 
 
 def _queries(card: CriticCard) -> list[Query]:
@@ -106,11 +112,10 @@ def _prepared(critic: Critic[P], queries: Sequence[Query]) -> list[P]:
 def _prefers_right(
     card: CriticCard, queries: Sequence[Query], readings: Sequence[Reading]
 ) -> bool | None:
-    """By the default template of each kind that is read directly."""
     verdicts = []
     for kind in Kind:
-        template = card.default_template(kind)
-        if template is None or Readout.DIRECT not in template.readouts:
+        template = next((t for t in read_directly(card) if t.kind is kind), None)
+        if template is None:
             continue
         of_template = [r for q, r in zip(queries, readings, strict=True) if q.template is template]
         try:

@@ -4,15 +4,23 @@ Keys of a table: `name`, `version`, `kind`, `text` (with the slots {prompt}, {ca
 and {second}, {reference}, {rubric}), `opening`, `terminators`; one of `scores`, `relative` and
 `verdicts`; and, where the default does not do, `other_openings`, `after`, `verdict`, `reward`,
 `min_opening_mass`, `min_valid_mass`, `readouts`. `templates.Template` says what they mean.
+
+In `text`, another {word} than a slot is refused, because it is most often a slot misspelt: write
+{{word}} for {word}. All other braces, also those around a slot, stand for themselves.
+
+Beside the tables: `models`, and `not_models`, see `TemplateFile`.
 """
 
+import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from enum import Enum
+from typing import Any, TypeVar
 
 from adjudge_server.templates import (
     CANDIDATE_SLOTS,
+    SLOTS,
     Answer,
     Kind,
     Readout,
@@ -21,7 +29,16 @@ from adjudge_server.templates import (
     VerdictPlace,
 )
 
-_NEEDED = {Kind.POINTWISE: {"candidate"}, Kind.PAIRWISE: {"first", "second"}}
+MAX_VERSION = 2**31 - 1
+MAX_SCORE = 10**6
+MIN_MASS = -1e9
+"""Nats: lower than any text's."""
+_NEEDED_SLOTS = {Kind.POINTWISE: {"candidate"}, Kind.PAIRWISE: {"first", "second"}}
+_NO_DEFAULT = object()
+_WORD = re.compile(r"\{\{([A-Za-z_]\w*)\}\}|\{([A-Za-z_]\w*)\}")
+
+T = TypeVar("T")
+E = TypeVar("E", bound=Enum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,115 +47,214 @@ class TemplateFile:
 
     models: tuple[str, ...]
     """Glob patterns of the names of the models that its templates are for; may be empty."""
+    not_models: tuple[str, ...]
+    """Patterns of names that look like these, of models that answer in another way."""
     templates: tuple[Template, ...]
 
 
 def parse(source: str) -> TemplateFile:
-    """Raises ValueError, naming the template, where one makes no sense."""
+    """Raises ValueError, naming template and key, where something makes no sense."""
     document = tomllib.loads(source)
     tables = document.pop("template", None)
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise ValueError("templates are written as [[template]] tables; there are none")
-    try:
-        models = _texts(document.pop("models", []), at_least=0)
-    except TypeError as error:
-        raise ValueError(f"models: {error}") from error
-    if document:
-        raise ValueError(f"unknown keys {sorted(document)} outside of [[template]] tables")
-    return TemplateFile(models, tuple(_template(table) for table in tables))
+    top = _Table(document)
+    models = top.take("models", _texts, [])
+    not_models = top.take("not_models", _texts, [])
+    top.check_is_empty("outside of [[template]] tables")
+    return TemplateFile(models, not_models, tuple(_template(table) for table in tables))
 
 
 def _template(table: Mapping[str, Any]) -> Template:
-    known = dict(table)
-    name = known.pop("name", None)
     try:
-        template = _build(_text(name), known)
-        _check(template)
-    except KeyError as error:
-        raise ValueError(f"template {name!r}: the key {error} is missing") from error
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"template {name!r}: {error}") from error
-    if known:
-        raise ValueError(f"template {name!r}: unknown keys {sorted(known)}")
+        return _build(_Table(table))
+    except ValueError as error:
+        raise ValueError(f"template {table.get('name')!r}: {error}") from error
+
+
+class _Table:
+    """A table of the file, from which keys are taken one by one; each complaint names its key."""
+
+    def __init__(self, table: Mapping[str, Any]) -> None:
+        self._left = dict(table)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._left
+
+    def take(self, key: str, read: Callable[[Any], T], default: object = _NO_DEFAULT) -> T:
+        """What `read` makes of the value, or of the default, without which the key is needed."""
+        value = self._left.pop(key, default)
+        if value is _NO_DEFAULT:
+            raise ValueError(f"the key {key!r} is missing")
+        try:
+            return read(value)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from error
+
+    def check_is_empty(self, where: str = "") -> None:
+        if self._left:
+            raise ValueError(f"unknown keys {sorted(self._left)} {where}".rstrip())
+
+
+def _build(table: _Table) -> Template:
+    kind = table.take("kind", _one_of(Kind))
+    reward = table.take("reward", _one_of(RewardKind), "expected")
+    template = Template(
+        name=table.take("name", _name),
+        version=table.take("version", _integer(1, MAX_VERSION)),
+        kind=kind,
+        text=table.take("text", _text_with_slots),
+        opening=table.take("opening", _text),
+        answers=_answers(kind, reward, table),
+        terminators=table.take("terminators", _wordings),
+        min_opening_mass=table.take("min_opening_mass", _number(MIN_MASS, 0.0), -4.0),
+        min_valid_mass=table.take("min_valid_mass", _number(0.0, 1.0), 0.5),
+        readouts=table.take("readouts", _readouts, ["direct", "after-critique"]),
+        other_openings=table.take("other_openings", _texts, []),
+        after=table.take("after", _text, ""),
+        verdict=table.take("verdict", _one_of(VerdictPlace), "first"),
+        reward=reward,
+    )
+    table.check_is_empty()
+    _check(template)
     return template
 
 
-def _build(name: str, known: dict[str, Any]) -> Template:
-    """Takes what it knows out of `known`."""
-    kind = Kind(known.pop("kind"))
-    reward = RewardKind(known.pop("reward", "expected"))
-    return Template(
-        name=name,
-        version=int(known.pop("version")),
-        kind=kind,
-        text=_text(known.pop("text")),
-        opening=_text(known.pop("opening")),
-        answers=_answers(kind, reward, known),
-        terminators=_texts(known.pop("terminators"), at_least=0),
-        min_opening_mass=float(known.pop("min_opening_mass", -4.0)),
-        min_valid_mass=float(known.pop("min_valid_mass", 0.5)),
-        readouts=tuple(
-            Readout(r) for r in _texts(known.pop("readouts", ["direct", "after-critique"]))
-        ),
-        other_openings=_texts(known.pop("other_openings", []), at_least=0),
-        after=_text(known.pop("after", "")),
-        verdict=VerdictPlace(known.pop("verdict", "first")),
-        reward=reward,
-    )
-
-
 def _check(template: Template) -> None:
-    needed = _NEEDED[template.kind]
+    needed = _NEEDED_SLOTS[template.kind]
     if template.slots & CANDIDATE_SLOTS != needed:
         raise ValueError(
-            f"a {template.kind.value} template has a slot for each of {sorted(needed)},"
+            f"text: a {template.kind.value} template has a slot for each of {sorted(needed)},"
             f" not for {sorted(template.slots & CANDIDATE_SLOTS)}"
         )
     if len(set(template.openings)) < len(template.openings):
-        raise ValueError("an opening is given twice")
+        raise ValueError("other_openings: an opening is given twice")
     if template.after and Readout.DIRECT in template.readouts:
-        raise ValueError("a template with `after` cannot be read directly, before that text")
+        raise ValueError(
+            "readouts: a template with `after` cannot be read directly, before that text"
+        )
 
 
-def _answers(kind: Kind, reward: RewardKind, known: dict[str, Any]) -> tuple[Answer, ...]:
+def _answers(kind: Kind, reward: RewardKind, table: _Table) -> tuple[Answer, ...]:
     if reward is RewardKind.SCALAR:
-        raise ValueError("only a critic with a scalar head has scalar rewards, without a file")
+        raise ValueError("reward: only a critic with a scalar head has scalar ones, without a file")
     if reward is RewardKind.LOG_ODDS:
         if kind is Kind.PAIRWISE:
-            raise ValueError("only pointwise templates have a reward")
-        return _verdict_answers(known.pop("verdicts"), ("yes", "no"), optional=())
+            raise ValueError("reward: only pointwise templates have one")
+        return table.take("verdicts", _verdicts("yes", "no"))
     if kind is Kind.POINTWISE:
-        return _score_answers(**known.pop("scores"))
-    if "relative" in known:
-        return _relative_answers(**known.pop("relative"))
-    return _verdict_answers(known.pop("verdicts"), ("first", "second", "tie"), optional=("tie",))
+        return table.take("scores", _scores)
+    if "relative" in table:
+        return table.take("relative", _relative)
+    return table.take("verdicts", _verdicts("first", "second", optional="tie"))
+
+
+# What values are ----------------------------------------------------------------------------------
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not text")
+        raise ValueError(f"{value!r} is not text")
     return value
 
 
-def _texts(value: object, at_least: int = 1) -> tuple[str, ...]:
-    if not isinstance(value, list) or len(value) < at_least:  # a string is no list of letters
-        raise TypeError(f"{value!r} is not a list of texts")
-    return tuple(_text(item) for item in value)
+def _name(value: object) -> str:
+    name = _text(value)
+    if not name.strip() or not name.isprintable():
+        raise ValueError(f"{name!r} is empty or not printable")
+    return name
 
 
-def _scale(lowest: int, highest: int) -> range:
+def _text_with_slots(value: object) -> str:
+    def checked(match: re.Match[str]) -> str:
+        escaped, plain = match.groups()
+        if (escaped or plain) in SLOTS:
+            return match.group()
+        if plain:
+            raise ValueError(
+                f"{{{plain}}} is no slot; the slots are {', '.join(sorted(SLOTS))}, and"
+                f" {{{{{plain}}}}} stands for {{{plain}}} itself"
+            )
+        return f"{{{escaped}}}"
+
+    return _WORD.sub(checked, _text(value))
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):  # a string is no list of letters
+        raise ValueError(f"{value!r} is not a list of texts")
+    return tuple(map(_text, value))
+
+
+def _wordings(value: object) -> tuple[str, ...]:
+    texts = _texts(value)
+    if "" in texts:
+        raise ValueError("an empty text says nothing")
+    return texts
+
+
+def _readouts(value: object) -> tuple[Readout, ...]:
+    if not (texts := _texts(value)):
+        raise ValueError("there must be one")
+    return tuple(map(_one_of(Readout), texts))
+
+
+def _one_of(kind: type[E]) -> Callable[[object], E]:
+    def read(value: object) -> E:
+        for member in kind:
+            if member.value == value:
+                return member
+        raise ValueError(f"{value!r} is none of {', '.join(member.value for member in kind)}")
+
+    return read
+
+
+def _integer(lowest: int, highest: int) -> Callable[[object], int]:
+    def read(value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
+            raise ValueError(f"{_shown(value)} is not an integer from {lowest} to {highest}")
+        return value
+
+    return read
+
+
+def _number(lowest: float, highest: float) -> Callable[[object], float]:
+    def read(value: object) -> float:
+        number = value if isinstance(value, int | float) and not isinstance(value, bool) else None
+        if number is None or not lowest <= number <= highest:  # nan is not, either
+            raise ValueError(f"{_shown(value)} is not a number from {lowest:g} to {highest:g}")
+        return float(number)
+
+    return read
+
+
+def _shown(value: object) -> str:
+    # Python refuses to write out very long integers.
+    return "that" if isinstance(value, int) and abs(value) > 10**100 else repr(value)
+
+
+# What answers are ---------------------------------------------------------------------------------
+
+
+def _scale(value: object) -> range:
+    if not isinstance(value, dict):
+        raise ValueError(f"{value!r} is no table with `lowest` and `highest`")
+    table = _Table(value)
+    score = _integer(-MAX_SCORE, MAX_SCORE)
+    lowest, highest = table.take("lowest", score), table.take("highest", score)
+    table.check_is_empty()
     if not lowest < highest:
         raise ValueError(f"the lowest score, {lowest}, is not below the highest, {highest}")
     return range(lowest, highest + 1)
 
 
-def _score_answers(lowest: int, highest: int) -> tuple[Answer, ...]:
-    return tuple(Answer(str(s), (str(s),), float(s)) for s in _scale(lowest, highest))
+def _scores(value: object) -> tuple[Answer, ...]:
+    return tuple(Answer(str(s), (str(s),), float(s)) for s in _scale(value))
 
 
-def _relative_answers(lowest: int, highest: int) -> tuple[Answer, ...]:
+def _relative(value: object) -> tuple[Answer, ...]:
     """Two scores, the first response's and the second's: whoever has the higher one is better."""
-    scale = _scale(lowest, highest)
+    scale = _scale(value)
 
     def pairs(sign: int) -> Iterator[str]:
         return (f"{a} {b}" for a in scale for b in scale if (a > b) - (a < b) == sign)
@@ -147,11 +263,21 @@ def _relative_answers(lowest: int, highest: int) -> tuple[Answer, ...]:
     return tuple(Answer(label, tuple(pairs(sign))) for label, sign in signs.items())
 
 
-def _verdict_answers(
-    verdicts: Mapping[str, list[str]], labels: tuple[str, ...], optional: tuple[str, ...]
-) -> tuple[Answer, ...]:
-    given = set(verdicts)
-    if not set(labels) - set(optional) <= given <= set(labels):
-        without = f" ({', '.join(optional)} may be left out)" if optional else ""
-        raise ValueError(f"verdicts must be {', '.join(labels)}{without}, not {sorted(given)}")
-    return tuple(Answer(label, _texts(verdicts[label])) for label in labels if label in given)
+def _verdicts(*needed: str, optional: str = "") -> Callable[[object], tuple[Answer, ...]]:
+    """Reads a table of the wordings of each answer."""
+
+    def wordings(value: object) -> tuple[str, ...]:
+        if not (texts := _wordings(value)):
+            raise ValueError("there must be a wording")
+        return texts
+
+    def read(value: object) -> tuple[Answer, ...]:
+        if not isinstance(value, dict):
+            raise ValueError(f"{value!r} is no table of the wordings of {', '.join(needed)}")
+        table = _Table(value)
+        labels = [*needed, *([optional] if optional in table else [])]
+        answers = tuple(Answer(label, table.take(label, wordings)) for label in labels)
+        table.check_is_empty()
+        return answers
+
+    return read

@@ -20,11 +20,17 @@ def choose_templates(
     """The templates for a model: the user's own first, so that they are the defaults.
 
     `template_set` names a set, or is "auto": the one that goes by the model's `names` (of its
-    directory, its id, what its configuration calls it). Raises ValueError for an unknown set, and
-    where two templates have one name.
+    directory, its id, what its configuration calls it). Raises ValueError for an unknown set, where
+    there is none for such a model and none of the user's own, and where two templates have one
+    name.
     """
     chosen = set_for(names) if template_set == AUTO else template_set
-    templates = (*own, *templates_of(chosen))
+    if chosen is None and not own:
+        raise ValueError(
+            "no templates ship for a model of this name, which answers in a way of its own: bring"
+            " yours with --templates, or name a set with --template-set"
+        )
+    templates = (*own, *(() if chosen is None else templates_of(chosen)))
     seen: set[str] = set()
     for template in templates:
         if template.name in seen:
@@ -36,15 +42,21 @@ def choose_templates(
     return templates
 
 
-def set_for(names: Sequence[str]) -> str:
-    """The set with the longest pattern that matches one of a model's names, in any case."""
-    matches = [
-        (len(pattern), name)
-        for name, file in _sets().items()
-        for pattern in file.models
-        if any(fnmatchcase(n.lower(), pattern) for n in names)
+def set_for(names: Sequence[str]) -> str | None:
+    """The set with the longest pattern that matches one of a model's names, in any case.
+
+    None where that pattern is of models that no set is for.
+    """
+    patterns: list[tuple[str, str | None]] = [
+        *((pattern, name) for name, file in _sets().items() for pattern in file.models),
+        *((pattern, None) for file in _sets().values() for pattern in file.not_models),
     ]
-    return max(matches)[1] if matches else FALLBACK
+    matches = [
+        (len(pattern), chosen)
+        for pattern, chosen in patterns
+        if any(fnmatchcase(name.lower(), pattern) for name in names)
+    ]
+    return max(matches, key=lambda match: match[0])[1] if matches else FALLBACK
 
 
 def templates_of(template_set: str) -> tuple[Template, ...]:

@@ -13,7 +13,8 @@ from enum import Enum
 from typing import Any
 
 CANDIDATE_SLOTS = frozenset({"candidate", "first", "second"})
-_SLOT = re.compile(r"\{(prompt|candidate|first|second|reference|rubric)\}")
+SLOTS = CANDIDATE_SLOTS | {"prompt", "reference", "rubric"}
+_SLOT = re.compile(rf"\{{({'|'.join(sorted(SLOTS))})\}}")
 
 
 class Kind(Enum):

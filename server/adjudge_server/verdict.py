@@ -27,14 +27,15 @@ class Locator:
     """Finds the verdict while the critic writes, in time linear in what it writes.
 
     A verdict is one of the template's openings and one of its forms. It is no part of a longer word
-    or number ("Score: 8.5" is no 8) and stands after the template's `after`, if there is one. So it
-    is known only once the next character is, or two if that is a full stop after a digit, or when
-    the critic has ended.
+    or number ("Score: 8.5" is no 8) and stands after the template's `after`, if there is one. Of
+    several that share characters, the one that begins first counts, then the one with the longer
+    opening, then with the longer form. So a verdict is known only once what follows can change none
+    of that: the next character is there, or two if that is a full stop after a digit, and no other
+    verdict that begins where it does or before is half written; or the critic has ended.
     """
 
     def __init__(self, template: Template) -> None:
         self._grammar = _grammar(template)
-        self._longest = _longest(template)
         self._place = template.verdict
         self._awaited = template.after
         self._text = ""
@@ -67,23 +68,23 @@ class Locator:
             return
         while self._found is None or self._place is VerdictPlace.LAST:
             # The first characters are there to be looked back at, unless they are the critique's.
-            start = max(self._searched - self._before, min(self._before, _LOOKBEHIND))
-            match = self._grammar.search(self._text, start)
-            if match is None or not (ended or self._is_decided(match)):
+            start = max(self._searched - self._before, _LOOKBEHIND if self._before else 0)
+            match = self._grammar.pattern.search(self._text, start)
+            if match is None or not (ended or self._is_decided(match, start)):
                 break
             self._found = Located(self._before + match.start(), match.group(1))
             self._searched = self._before + match.end()
-        self._forget(self._longest)
+        self._forget(self._grammar.reach)
 
     def _look_at_start(self, *, ended: bool) -> None:
         if self._over or self._found:
             return
         start = max(self._searched - self._before, 0)
         start += len(self._text[start:]) - len(self._text[start:].lstrip())
-        match = self._grammar.match(self._text, start)
-        if match and (ended or self._is_decided(match)):
+        match = self._grammar.pattern.match(self._text, start)
+        if match and (ended or self._is_decided(match, start)):
             self._found = Located(self._before + match.start(), match.group(1))
-        self._over = ended or len(self._text) - start >= self._longest
+        self._over = ended or len(self._text) - start >= self._grammar.reach
 
     def _past_awaited(self) -> bool:
         if self._awaited:
@@ -95,10 +96,14 @@ class Locator:
             self._awaited = ""
         return True
 
-    def _is_decided(self, match: re.Match[str]) -> bool:
+    def _is_decided(self, match: re.Match[str], start: int) -> bool:
         following = self._text[match.end() : match.end() + 2]
         may_be_decimals = following == "." and match.group()[-1].isdigit()
-        return bool(following) and not may_be_decimals
+        if not following or may_be_decimals:
+            return False
+        earliest = max(start, len(self._text) - self._grammar.longest)
+        rivals = range(earliest, match.start() + 1)
+        return not any(self._grammar.is_half(self._text[place:]) for place in rivals)
 
     def _forget(self, keep: int) -> None:
         surplus = max(len(self._text) - keep, 0)
@@ -122,23 +127,48 @@ def boundary(written: Sequence[Written], start: int) -> tuple[int, int]:
     return tokens, characters
 
 
+@dataclass(frozen=True, slots=True)
+class _Grammar:
+    """What the verdicts of a template look like."""
+
+    pattern: re.Pattern[str]
+    """A verdict; its group is the opening."""
+    openings: tuple[str, ...]
+    half_forms: frozenset[str]
+    """Every beginning of a form that is not all of it."""
+    longest: int
+    """Characters of the longest verdict."""
+
+    @property
+    def reach(self) -> int:
+        """Characters that decide whether a verdict begins at a place, two after it among them."""
+        return _LOOKBEHIND + self.longest + 2
+
+    def is_half(self, text: str) -> bool:
+        """Whether all of the text is the beginning of a longer verdict."""
+        return any(
+            opening.startswith(text)
+            or (text.startswith(opening) and text[len(opening) :] in self.half_forms)
+            for opening in self.openings
+        )
+
+
 @lru_cache(maxsize=64)
-def _grammar(template: Template) -> re.Pattern[str]:
-    forms = _alternatives({form for answer in template.answers for form in answer.forms})
-    openings = _alternatives(set(template.openings))
-    return re.compile(
+def _grammar(template: Template) -> _Grammar:
+    forms = {form for answer in template.answers for form in answer.forms}
+    pattern = re.compile(
         r"(?:(?![0-9A-Za-z])|(?<![0-9A-Za-z])(?<![0-9]\.))"
-        rf"({openings})(?:{forms})"
+        rf"({_alternatives(set(template.openings))})(?:{_alternatives(forms)})"
         r"(?![0-9A-Za-z])(?!(?<=[0-9])\.[0-9])"
+    )
+    return _Grammar(
+        pattern=pattern,
+        openings=template.openings,
+        half_forms=frozenset(form[:n] for form in forms for n in range(len(form))),
+        longest=max(map(len, template.openings)) + max(map(len, forms), default=0),
     )
 
 
 def _alternatives(texts: set[str]) -> str:
     longest_first = sorted(texts, key=lambda text: (-len(text), text))
     return "|".join(map(re.escape, longest_first))
-
-
-def _longest(template: Template) -> int:
-    """Characters that decide whether a verdict begins at a place, two after it among them."""
-    forms = (form for answer in template.answers for form in answer.forms)
-    return _LOOKBEHIND + max(map(len, template.openings)) + max(map(len, forms), default=0) + 2

@@ -16,8 +16,9 @@ from typer.testing import CliRunner, Result
 from adjudge.v1 import reward_pb2 as pb
 from adjudge_reranker import RewardClient
 from adjudge_reranker.cli.commands import app
-from tests.conftest import SEVEN
+from tests.conftest import SEVEN, Launch
 from tests.reranker.scripted import ScriptedService, answer, busy, fail, good_scores
+from tests.server import checkpoints
 
 TOO_LONG = "word " * 40_000
 Run = Callable[..., Result]
@@ -131,6 +132,52 @@ def test_rank_names_the_best_and_compares_the_others_with_it(
     for entry in others:
         (expected,) = client.compare("Why?", candidates, [(entry["index"], best)]).margins
         assert entry["against_best"]["margin"] == expected
+
+
+POINTWISE_ONLY = """
+[[template]]
+name = "mine/pointwise"
+version = 2147483647
+kind = "pointwise"
+text = "[{prompt}] [{candidate}]"
+opening = "Score: "
+scores = { lowest = 1, highest = 5 }
+terminators = ["."]
+"""
+
+
+@pytest.fixture(scope="module")
+def does_not_compare(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Servers that compare nothing by default: a scalar head, and pairs read after a critique."""
+    folder = tmp_path_factory.mktemp("models")
+    own = folder / "own.toml"
+    own.write_text(POINTWISE_ONLY, encoding="utf-8")
+    scalar = launch(model=checkpoints.write_text_model(folder / "rm", scalar=True))
+    after = launch(critic="fake", template_set="r1-reward", templates=own)
+    return {"scalar": f"127.0.0.1:{scalar.port}", "after": f"127.0.0.1:{after.port}"}
+
+
+@pytest.mark.parametrize("kind", ["scalar", "after"])
+def test_rank_goes_by_rewards_alone_where_the_critic_does_not_compare(
+    does_not_compare: dict[str, str], kind: str
+) -> None:
+    arguments = ["rank", "--prompt", "What is 2 + 2?", "4", "5", "A dog."]
+    result = invoke(does_not_compare[kind], *arguments)
+    assert (result.exit_code, result.stderr) == (0, "")
+    (record,) = records(result)
+    assert record["rewards"][record["best"]] == max(record["rewards"])
+    assert [entry["against_best"] for entry in record["ranking"]] == [None] * 3
+    table = invoke(does_not_compare[kind], *arguments, "--format", "table")
+    assert table.exit_code == 0 and "A dog." in table.stdout
+
+
+def test_info_tells_the_largest_version_that_a_template_may_have(
+    does_not_compare: dict[str, str],
+) -> None:
+    result = invoke(does_not_compare["after"], "info")
+    assert result.exit_code == 0
+    (record,) = records(result)
+    assert record["templates"][0]["version"] == 2**31 - 1
 
 
 def test_rank_shows_a_table(run: Run) -> None:

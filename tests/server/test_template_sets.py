@@ -8,6 +8,7 @@ import pytest
 
 from adjudge.v1 import reward_pb2 as pb
 from adjudge.v1.reward_pb2_grpc import RewardServiceStub
+from adjudge_reranker import Comparison, CritiqueVerdict, RewardClient
 from adjudge_server.config import Config
 from adjudge_server.loading import load_critic
 from adjudge_server.template_sets import (
@@ -18,7 +19,7 @@ from adjudge_server.template_sets import (
     templates_of,
 )
 from adjudge_server.templates import Kind
-from tests.conftest import Launch, stub
+from tests.conftest import CROSS, SEVEN, Launch, stub
 from tests.server import checkpoints
 from tests.server.test_service import (
     call_failure,
@@ -69,6 +70,29 @@ def test_the_set_goes_by_the_models_name_and_the_longest_pattern_wins(
     names: list[str], expected: str
 ) -> None:
     assert set_for(names) == expected
+
+
+THINKS = ["UnifiedReward-Think-7b", "unified-reward-2.0-think-qwen", "UnifiedReward-7b-Think"]
+
+
+@pytest.mark.parametrize("name", THINKS)
+def test_a_model_that_only_looks_like_one_of_a_set_gets_none(name: str, own: Path) -> None:
+    assert set_for(["checkpoint-900", name]) is None
+    with pytest.raises(ValueError, match=r"--templates.*--template-set"):
+        choose_templates("auto", [name])
+    mine = read_own_templates(own)
+    assert choose_templates("auto", [name], mine) == mine
+    assert choose_templates("unified-reward", [name]) == templates_of("unified-reward")
+
+
+def test_a_model_that_no_set_is_for_is_not_loaded_without_templates(tmp_path: Path) -> None:
+    model = tmp_path / THINKS[0]
+    checkpoints.write_checkpoint(model, checkpoints.tiny_tokenizer(), grids=[[56, 56]])
+    with pytest.raises(ValueError, match="no templates ship") as error:
+        load_critic(Config(model=model))
+    assert str(model) in str(error.value)
+    critic = load_critic(Config(model=model, template_set="unified-reward"))
+    assert critic.card.templates == templates_of("unified-reward")
 
 
 def test_the_name_in_the_configuration_counts_as_that_of_the_directory_does(
@@ -259,3 +283,54 @@ def test_every_template_of_the_set_answers_directly_and_after_a_critique(
         assert outcome.WhichOneof("outcome") in ("reward", "comparison"), template.name
         events = [event.WhichOneof("event") for event in fake.CritiqueCandidates(critique)]
         assert ("comparison" if pairs else "reward") in events, template.name
+
+
+NESTED = """
+[[template]]
+name = "mine/nested"
+version = 1
+kind = "pairwise"
+text = '''{text}'''
+opening = ""
+terminators = [".", "\\n"]
+readouts = ["after-critique"]
+verdict = "{place}"
+[template.verdicts]
+first = ["The first response is better"]
+second = ["The second response is better"]
+tie = ["first", "second", "response", "better. The"]
+"""
+
+
+@pytest.mark.parametrize("place", ["first", "start"])
+def test_a_verdict_is_read_where_it_begins_although_a_part_of_it_is_one(
+    launch: Launch, tmp_path: Path, place: str
+) -> None:
+    """The embedded critic writes "The first response is better.", one token at a time."""
+    path = tmp_path / "nested.toml"
+    path.write_text(NESTED.format(text=templates_of("embedded")[1].text, place=place))
+    verdicts = []
+    with RewardClient(f"127.0.0.1:{launch(templates=path).port}") as client:
+        for template in ("mine/nested", "embedded/pairwise"):
+            events = client.critique(
+                [SEVEN, "What this image presents?"],
+                ["This is a handwritten number seven.", CROSS],
+                [(0, 1)],
+                template=template,
+                max_critique_tokens=24,
+            )
+            (verdict,) = (e.outcome for e in events if isinstance(e, CritiqueVerdict))
+            assert isinstance(verdict, Comparison)
+            verdicts.append(verdict)
+    nested, plain = verdicts
+    assert nested.margin == pytest.approx(plain.margin, abs=1e-3)
+    assert nested.first_probability is not None and nested.first_probability > 0.9
+
+
+@pytest.mark.parametrize("line", ["version = 5000000000", "min_valid_mass = nan"])
+def test_a_server_does_not_start_with_a_template_that_makes_no_sense(line: str, own: Path) -> None:
+    """Or GetModel would fail for good, and nothing would ever be off the format."""
+    replaced = line if line.startswith("version") else f"version = 7\n{line}"
+    own.write_text(OWN.replace("version = 7", replaced))
+    with pytest.raises(ValueError, match="'mine/pointwise': " + line.split()[0]):
+        load_critic(Config(critic="fake", templates=own))

@@ -1,6 +1,7 @@
 """Templates: the published prompts to the byte, slots, hashes, and tables that make no sense."""
 
 import hashlib
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from adjudge_server.template_files import parse
 from adjudge_server.template_sets import set_names, templates_of
 from adjudge_server.templates import (
+    SLOTS,
     Answer,
     Kind,
     Readout,
@@ -272,8 +274,8 @@ tie = ["C"]
 
 
 def test_a_sound_table_is_read_as_it_stands() -> None:
-    file = parse('models = ["*mine*"]' + SOUND + SOUND_PAIR)
-    assert file.models == ("*mine*",)
+    file = parse('models = ["*mine*"]\nnot_models = ["*mine-2*"]' + SOUND + SOUND_PAIR)
+    assert (file.models, file.not_models) == (("*mine*",), ("*mine-2*",))
     pointwise, pairwise = file.templates
     assert (pointwise.name, pointwise.version, pointwise.kind) == (
         "my/pointwise",
@@ -361,7 +363,85 @@ def test_a_template_need_not_have_a_place_for_the_prompt() -> None:
     assert template.slots == {"rubric", "candidate"}
 
 
-@pytest.mark.parametrize("line", ["title = 1", "models = 7", "models = [7]"])
+VERSION, SCORES = "version = 1", "scores = { lowest = 1, highest = 5 }"
+NAME, TEXT = 'name = "my/pointwise"', 'text = "[{prompt}] {rubric} [{candidate}]"'
+TERMINATORS = 'terminators = ["."]'
+HUGE = f"1{400 * '0'}"
+no_numbers = ["nan", "inf", "-inf", '"0.5"', "true", "[0.5]", "1979-05-27", HUGE, f"-{HUGE}"]
+no_integers = ["true", "1.5", "1.0", '"1"', "inf", "nan", "[1]", HUGE]
+
+
+@pytest.mark.parametrize(
+    ("key", "line", "replacement"),
+    [
+        *(("version", VERSION, f"version = {v}") for v in [*no_integers, "0", "-1", "2147483648"]),
+        *(
+            ("min_valid_mass", VERSION, f"{VERSION}\nmin_valid_mass = {v}")
+            for v in [*no_numbers, "1.1", "-0.1", "50"]
+        ),
+        *(
+            ("min_opening_mass", VERSION, f"{VERSION}\nmin_opening_mass = {v}")
+            for v in [*no_numbers, "0.1", "4"]
+        ),
+        *(("lowest", SCORES, SCORES.replace("1", v)) for v in no_integers),
+        *(("highest", SCORES, SCORES.replace("5", v)) for v in no_integers),
+        ("lowest", SCORES, "scores = { highest = 5 }"),
+        ("highest", SCORES, "scores = { lowest = 1 }"),
+        ("step", SCORES, "scores = { lowest = 1, highest = 5, step = 2 }"),
+        *(("scores", SCORES, f"scores = {v}") for v in ["5", "[1, 5]", '"1-5"', "true"]),
+        *(("terminators", TERMINATORS, f"terminators = {v}") for v in ['[""]', '[".", ""]']),
+        ("other_openings", VERSION, f"{VERSION}\nother_openings = [7]"),
+        ("readouts", VERSION, f"{VERSION}\nreadouts = []"),
+        ("kind", 'kind = "pointwise"', 'kind = ["pointwise"]'),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused_by_template_and_key(
+    key: str, line: str, replacement: str
+) -> None:
+    assert line in SOUND
+    template, told = refused(SOUND.replace(line, replacement)).split(": ", 1)
+    assert template == "template 'my/pointwise'"
+    assert key in told
+
+
+@pytest.mark.parametrize("name", ['""', '" "', r'"a\nb"', "7"])
+def test_a_name_that_cannot_be_shown_is_refused(name: str) -> None:
+    assert ": name: " in refused(SOUND.replace(NAME, f"name = {name}"))
+
+
+@pytest.mark.parametrize("wordings", ['[""]', '["B", ""]', "[]", '"B"', "[7]"])
+def test_a_wording_that_says_nothing_is_refused_by_answer(wordings: str) -> None:
+    told = refused(SOUND_PAIR.replace('second = ["B"]', f"second = {wordings}"))
+    assert told.startswith("template 'my/pairwise': verdicts: second: ")
+
+
+words = st.from_regex(r"[A-Za-z_]\w{0,9}", fullmatch=True).filter(lambda word: word not in SLOTS)
+
+
+@settings(deadline=None)
+@given(word=words, around=st.sampled_from(["{} ", " {}", "a{}b", "[{}]\n", '"{}"']))
+def test_a_word_in_braces_that_is_no_slot_is_refused_unless_its_braces_are_doubled(
+    word: str, around: str
+) -> None:
+    def source(written: str) -> str:
+        text = json.dumps(around.replace("{}", written) + "{candidate}", ensure_ascii=False)
+        return SOUND.replace(TEXT, f"text = {text}")
+
+    told = refused(source(f"{{{word}}}"))
+    assert told.startswith(f"template 'my/pointwise': text: {{{word}}} is no slot")
+    (template,) = parse(source(f"{{{{{word}}}}}")).templates
+    expected = around.replace("{}", f"{{{word}}}") + "7"
+    assert template.render({"candidate": "7"}).text == expected
+
+
+@pytest.mark.parametrize("braces", [r"\boxed{}", '{"score": 5}', "{ }", "{1}", "{{", "}}", "{{}}"])
+def test_other_braces_stand_for_themselves(braces: str) -> None:
+    source = SOUND.replace(TEXT, f"text = '{braces} {{{{candidate}}}}'")
+    (template,) = parse(source).templates
+    assert template.render({"candidate": "7"}).text == f"{braces} {{7}}"
+
+
+@pytest.mark.parametrize("line", ["title = 1", "models = 7", "models = [7]", "not_models = ''"])
 def test_what_stands_outside_of_the_tables_is_looked_at(line: str) -> None:
     assert line.partition(" ")[0] in refused(f"{line}\n{SOUND}")
 

@@ -1,5 +1,6 @@
 """Where the verdict stands in what a critic wrote, and where its tokens are cut."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -8,11 +9,12 @@ from hypothesis import strategies as st
 
 from adjudge_server.critic import Written
 from adjudge_server.template_sets import set_names, templates_of
-from adjudge_server.templates import Template, VerdictPlace
+from adjudge_server.templates import Answer, Template, VerdictPlace
 from adjudge_server.verdict import Located, Locator, boundary
 from tests.server.questions import locate
 
 POINTWISE, PAIRWISE = templates_of("embedded")
+LAST = VerdictPlace.LAST
 EVERY = [template for name in set_names() for template in templates_of(name)]
 few = settings(deadline=None, max_examples=60)
 prose = st.text(alphabet="abc ,\n[]", max_size=20).map(lambda text: f"{text} ")
@@ -116,20 +118,147 @@ def test_two_scores_are_whole_numbers(text: str, start: int | None) -> None:
 # Which one counts ---------------------------------------------------------------------------------
 
 
+def as_streamed(template: Template, pieces: list[str]) -> Located | None:
+    """Found as a server finds it: it stops looking once the verdict is known."""
+    locator = Locator(template)
+    for piece in pieces:
+        if found := locator.feed(piece):
+            return found
+    return locator.end()
+
+
+def as_defined(template: Template, text: str) -> Located | None:
+    """The definition of a verdict, without a regular expression and without memory."""
+    begin = 0
+    if template.after:
+        begin = text.find(template.after) + len(template.after)
+        if template.after not in text:
+            return None
+    if template.verdict is VerdictPlace.START:
+        begin += len(text[begin:]) - len(text[begin:].lstrip())
+    found = None
+    while begin <= len(text):
+        here = verdict_at(template, text, begin)
+        if here is not None:
+            found = Located(begin, here[0])
+        if template.verdict is VerdictPlace.START or (found and template.verdict is not LAST):
+            return found
+        begin += len("".join(here)) if here else 1
+    return found
+
+
+def verdict_at(template: Template, text: str, place: int) -> tuple[str, str] | None:
+    """Opening and form, the longer opening first, then the longer form."""
+    in_a_word = is_alphanumeric(text[place - 1 : place]) or (
+        text[place - 1 : place] == "." and is_digit(text[max(place - 2, 0) : place - 1])
+    )
+    if is_alphanumeric(text[place : place + 1]) and in_a_word:
+        return None
+    for opening in sorted(template.openings, key=len, reverse=True):
+        for form in sorted(forms(template), key=len, reverse=True):
+            whole = opening + form
+            after = text[place + len(whole) :]
+            goes_on = is_alphanumeric(after[:1]) or (
+                is_digit(whole[-1]) and after[:1] == "." and is_digit(after[1:2])
+            )
+            if text.startswith(whole, place) and not goes_on:
+                return opening, form
+    return None
+
+
+def is_alphanumeric(character: str) -> bool:
+    return character.isascii() and character.isalnum()
+
+
+def is_digit(character: str) -> bool:
+    return character.isascii() and character.isdigit()
+
+
+@st.composite
+def nested(draw: st.DrawFn) -> tuple[Template, list[str]]:
+    """A template whose longer wordings hold its shorter ones, and a critique of such pieces."""
+    parts = st.sampled_from(["A", "B", "1", "10", "[A]", "5.", ". ", "not "])
+    short = draw(st.lists(parts, min_size=2, max_size=3, unique=True))
+    around = st.sampled_from(["", "not ", "x ", " ", ".", " and ", "]"])
+    inner = st.sampled_from(short)
+    longer = st.tuples(around, inner, around, inner, around).map("".join)
+    wordings = list(dict.fromkeys([*short, *draw(st.lists(longer, min_size=1, max_size=3))]))
+    openings = draw(st.lists(st.just("") | around | longer, min_size=1, max_size=2, unique=True))
+    answers = (Answer("first", tuple(wordings[::2])), Answer("second", tuple(wordings[1::2])))
+    template = replace(
+        PAIRWISE,
+        answers=answers,
+        opening=openings[0],
+        other_openings=tuple(openings[1:]),
+        after=draw(st.sampled_from(["", "", "", "</think>", ".", "A"])),
+    )
+    written = st.sampled_from(["</think>", "é", *wordings, *openings]) | around
+    return template, draw(st.lists(written, max_size=5))
+
+
+def cut(draw: Callable[[st.SearchStrategy[int]], int], text: str) -> list[str]:
+    pieces, at = [], 0
+    while at < len(text):
+        size = draw(st.integers(1, 5))
+        pieces.append(text[at : at + size])
+        at += size
+    return pieces
+
+
 @few
-@given(critique=critiques(), place=st.sampled_from(VerdictPlace), data=st.data())
+@given(critique=critiques(), data=st.data())
 def test_how_a_critique_was_cut_into_pieces_makes_no_difference(
+    critique: tuple[Template, list[str]], data: st.DataObject
+) -> None:
+    template, pieces = critique
+    for place in {template.verdict, data.draw(st.sampled_from(VerdictPlace))}:
+        check_every_way(replace(template, verdict=place), pieces, data)
+
+
+@settings(deadline=None, max_examples=400)
+@given(critique=nested(), place=st.sampled_from(VerdictPlace), data=st.data())
+def test_not_even_where_forms_and_openings_lie_in_each_other(
     critique: tuple[Template, list[str]], place: VerdictPlace, data: st.DataObject
 ) -> None:
-    template, pieces = replace(critique[0], verdict=place), critique[1]
+    template, pieces = critique
+    check_every_way(replace(template, verdict=place), pieces, data)
+
+
+def check_every_way(template: Template, pieces: list[str], data: st.DataObject) -> None:
     text = "".join(pieces)
-    locator = Locator(template)
-    at = 0
-    while at < len(text):
-        size = data.draw(st.integers(1, 9))
-        locator.feed(text[at : at + size])
-        at += size
-    assert locator.end() == locate(template, text, ended=True)
+    whole = as_defined(template, text)
+    assert locate(template, text, ended=True) == whole
+    assert as_streamed(template, [text]) == whole
+    assert as_streamed(template, list(text)) == whole
+    assert as_streamed(template, pieces) == whole
+    assert as_streamed(template, cut(data.draw, text)) == whole
+
+
+@pytest.mark.parametrize("place", [VerdictPlace.FIRST, VerdictPlace.LAST])
+@pytest.mark.parametrize(
+    ("tie", "pieces"),
+    [
+        ("A and B are equal", ["A", " and", " B", " are", " equal", "."]),
+        ("Neither A nor B", ["Neither", " A", " nor", " B", "."]),
+        ("A. B", ["A", ".", " B", " "]),
+    ],
+)
+def test_a_form_inside_a_longer_one_is_no_verdict_of_its_own(
+    place: VerdictPlace, tie: str, pieces: list[str]
+) -> None:
+    answers = (Answer("first", ("A",)), Answer("second", ("B",)), Answer("tie", (tie,)))
+    template = replace(PAIRWISE, answers=answers, verdict=place)
+    assert as_streamed(template, pieces) == Located(0, "")
+
+
+@pytest.mark.parametrize("place", [VerdictPlace.FIRST, VerdictPlace.LAST])
+def test_what_makes_a_number_longer_is_remembered_however_little_was_forgotten(
+    place: VerdictPlace,
+) -> None:
+    bare = replace(POINTWISE, opening="", verdict=place)
+    for before in ("", *("x" * length + " " for length in range(12))):
+        pieces = [*before, "0", ".", "8", "5", " ", "o", "u", "t"]
+        assert as_streamed(bare, pieces) is None
 
 
 @few

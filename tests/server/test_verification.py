@@ -11,10 +11,12 @@ import pytest
 
 from adjudge_server.config import Config
 from adjudge_server.loading import load_critic
+from adjudge_server.template_sets import templates_of
 from adjudge_server.verification import measure, questions
 from adjudge_server.verification.report import Fact, Report, Section
-from adjudge_server.verification.run import verify
+from adjudge_server.verification.run import OWN_UNIT, verify
 from tests.golden.test_golden import GOLDEN
+from tests.server import checkpoints
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -103,6 +105,110 @@ def test_weights_that_judge_nothing_fail_and_say_why() -> None:
     assert "original LLaVA-NeXT" in done.stdout
     assert "FAIL prefers a right answer to a wrong one" in done.stdout
     assert done.stdout.rstrip().endswith("SOMETHING IS WRONG: see the lines marked FAIL")
+
+
+AFTER = """
+[[template]]
+name = "mine/{kind}"
+version = 1
+kind = "{kind}"
+text = '''{text}'''
+opening = "{opening}"
+readouts = ["after-critique"]
+terminators = [".", "\\n"]
+{answers}
+"""
+
+
+@pytest.fixture
+def after(tmp_path: Path) -> Path:
+    """The embedded critic's own templates, read after a critique only."""
+    pointwise, pairwise = templates_of("embedded")
+    tables = [
+        AFTER.format(
+            kind=template.kind.value,
+            text=template.text,
+            opening=template.opening,
+            answers=answers,
+        )
+        for template, answers in (
+            (pointwise, "scores = {lowest = 0, highest = 100}"),
+            (
+                pairwise,
+                "verdicts = "
+                + "{"
+                + ", ".join(f"{a.label} = {json.dumps(a.forms)}" for a in pairwise.answers)
+                + "}",
+            ),
+        )
+    ]
+    path = tmp_path / "after.toml"
+    path.write_text("".join(tables), encoding="utf-8")
+    return path
+
+
+def test_what_is_read_after_a_critique_only_is_read_from_its_critiques(
+    after: Path, report: Report
+) -> None:
+    told = verify(Config(templates=after, max_critique_tokens=48))
+    assert told.passed
+    directly = facts(report, "The seven, pointwise")
+    for kind, num_values in (("pointwise", 5), ("pairwise", 2)):
+        read = facts(told, f"The seven, {kind}")
+        assert len(read) == num_values + 1
+        assert all(isinstance(fact.value, float | bool) for fact in read.values())
+        right = read["the right answer is preferred to the wrong one"]
+        assert right.value is True and "critique" in right.note
+    for name, fact in facts(told, "The seven, pointwise").items():
+        expected = directly[name.replace("mine/", "embedded/")].value
+        assert fact.value == pytest.approx(expected, abs=1e-3), "it speaks first, so it is the same"
+    assert facts(told, "Its first answers")["prefers a right answer to a wrong one"].value is True
+    agreement = facts(told, "Direct against after a critique")
+    assert "largest difference of the two" in agreement, "of another template, which offers both"
+
+
+def test_a_critic_that_never_comes_to_its_verdict_is_told_from_one_off_its_format() -> None:
+    told = verify(Config(template_set="r1-reward", max_critique_tokens=4))
+    preference = facts(told, "Its first answers")["prefers a right answer to a wrong one"]
+    assert (preference.value, preference.passed) == (None, None)
+    assert "after a critique only" in preference.note
+    seven = facts(told, "The seven, pairwise")
+    right = seven.pop("the right answer is preferred to the wrong one")
+    assert not told.passed and right.passed is False
+    assert all("before the verdict" in fact.note for fact in seven.values())
+    (company,) = facts(told, "Does company matter?").values()
+    assert company.passed, "pairs are asked in company too"
+
+
+def test_a_scalar_head_is_measured_in_its_own_unit(tmp_path: Path) -> None:
+    told = verify(Config(model=checkpoints.write_text_model(tmp_path / "rm", scalar=True)))
+    units = {
+        fact.name: fact.unit
+        for title in ("Its first answers", "The sum, pointwise", "Does company matter?")
+        for fact in facts(told, title).values()
+        if isinstance(fact.value, float)
+    }
+    assert len(units) == 2 + 5 + 1
+    assert set(units.values()) == {OWN_UNIT}
+    assert not any("log-probability" in name for name in units)
+
+
+@pytest.mark.parametrize("path", ["missing/x.json", "."])
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(
+    path: str, tmp_path: Path
+) -> None:
+    done = run("--model", str(tmp_path / "nothing"), "--json", str(tmp_path / path))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "--json cannot be written" in done.stderr
+
+
+def test_a_verification_that_comes_to_nothing_leaves_no_file(tmp_path: Path) -> None:
+    path, there = tmp_path / "new.json", tmp_path / "there.json"
+    there.write_text("mine")
+    for file in (path, there):
+        assert run("--critic", "fake", "--json", str(file)).returncode == 1
+    assert not path.exists() and there.read_text() == "mine"
 
 
 def test_what_cannot_be_loaded_is_an_error_on_one_line(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ from adjudge_reranker.client import RewardClient
 from adjudge_reranker.errors import RewardError
 from adjudge_reranker.evaluation.extras import MissingExtra
 from adjudge_reranker.evaluation.importers import Layout
-from adjudge_reranker.types import OrderPolicy
+from adjudge_reranker.model_info import ModelInfo, TemplateKind
+from adjudge_reranker.types import OrderPolicy, Readout
 
 _PARAGRAPHS = (
     "Judges candidate responses with the critic of an Adjudge server.",
@@ -196,10 +197,12 @@ def rank(
     timeout: Timeout = 60.0,
     output_format: OutputFormat = None,
 ) -> None:
-    """Which candidate is the best? Each is compared with it: positive margins contradict."""
+    """Which candidate is the best? Each is compared with it, if the critic can compare: positive
+    margins contradict."""
     jobs = _jobs(Source(prompt, image or (), candidates or (), candidates_file, input_file))
-    verb = rank_verb(Options(template, reference, rubric, model))
-    _run(verb, jobs, connect(server, timeout, model)[0], Output(output_format))
+    client, described = connect(server, timeout, model)
+    options = Options(template, reference, rubric, model)
+    _run(rank_verb(options, compares=_compares(described)), jobs, client, Output(output_format))
 
 
 @app.command()
@@ -305,6 +308,12 @@ def info(
         output.write_record(records.model_record(described))
     else:
         output.console.print(tables.model_tables(described))
+
+
+def _compares(described: ModelInfo) -> bool:
+    """Whether a comparison that names no template is answered."""
+    template = described.default_template(TemplateKind.PAIRWISE)
+    return template is not None and Readout.DIRECT in template.readouts
 
 
 def _jobs(source: Source) -> list[Job]:

@@ -75,13 +75,15 @@ def compare_verb(options: Options, order: OrderPolicy) -> Verb[CompareResult]:
     return Verb(judge, records.compare_record, _no_margins, tables.compare_table)
 
 
-def rank_verb(options: Options) -> Verb[Ranking[str]]:
+def rank_verb(options: Options, *, compares: bool) -> Verb[Ranking[str]]:
+    """Ranks by rewards; where the model compares, each candidate is also compared with the best."""
+
     def judge(client: RewardClient, job: Job) -> Ranking[str]:
         return best_of_n(
             client,
             job.parts,
             job.candidates,
-            comparer=client,
+            comparer=client if compares else None,
             template=options.template,
             reference=options.reference,
             rubric=options.rubric,

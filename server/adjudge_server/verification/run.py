@@ -15,14 +15,21 @@ import numpy as np
 
 from adjudge_server import loading, self_check
 from adjudge_server.config import Config
-from adjudge_server.critic import Critic, Query
-from adjudge_server.errors import AdjudgeError, UnsupportedOperation
-from adjudge_server.templates import Kind, Readout, Template
+from adjudge_server.critic import Critic, Query, Reading
+from adjudge_server.errors import AdjudgeError
+from adjudge_server.templates import Kind, Readout, RewardKind, Template
 from adjudge_server.verification import measure, questions
 from adjudge_server.verification.report import Fact, Report, Section
 
 COMPANY_TOLERANCE = {"float64": 1e-9, "float32": 1e-3, "bfloat16": 0.5, "float16": 0.1}
-"""Nats by which company may change a log-probability before something is wrong."""
+"""Nats (of a scalar head: its units) by which company may change a reading before something is
+wrong."""
+OWN_UNIT = "of its own unit"
+UNITS = {
+    RewardKind.EXPECTED: "points",
+    RewardKind.LOG_ODDS: "nats",
+    RewardKind.SCALAR: OWN_UNIT,
+}
 COUNTS = (1, 8, 32)
 PACKAGES = ("adjudge", "torch", "transformers", "tokenizers", "safetensors", "pillow", "numpy")
 MEBIBYTE = 2**20
@@ -39,6 +46,11 @@ class _Subject:
     def speaks(self) -> bool:
         """Whether it answers in words, and not by a head of its own."""
         return any(template.answers for template in self.critic.card.templates)
+
+    @property
+    def unit(self) -> str:
+        """Of what it reads."""
+        return "nats" if self.speaks else OWN_UNIT
 
     def template(self, kind: Kind) -> Template | None:
         return self.critic.card.default_template(kind)
@@ -57,7 +69,7 @@ def verify(config: Config) -> Report:
     sections = [
         Section("This machine", list(_machine())),
         Section("What was loaded", list(_loaded(directory, critic, seconds))),
-        _section("Its first answers", _first_answers(critic)),
+        _section("Its first answers", _first_answers(subject)),
         *_sevens(subject),
     ]
     if subject.speaks:
@@ -112,67 +124,63 @@ def _plural(files: Sequence[Path]) -> str:
     return f"{len(files)} file{'s' if len(files) != 1 else ''}"
 
 
-def _first_answers(critic: Critic[Any]) -> Iterator[Fact]:
-    checked = self_check.check(critic)
+def _first_answers(subject: _Subject) -> Iterator[Fact]:
+    checked = self_check.check(subject.critic)
     yield Fact("every number is finite", True, passed=True)
-    yield Fact("batched against single", checked.batched_difference, "nats")
-    yield Fact("noise floor of margins", checked.noise_floor, "nats")
-    yield Fact(
-        "prefers a right answer to a wrong one",
-        checked.prefers_right,
-        note="" if checked.prefers_right is not None else "off the format of its templates",
-        passed=bool(checked.prefers_right),
-    )
+    yield Fact("batched against single", checked.batched_difference, subject.unit)
+    yield Fact("noise floor of margins", checked.noise_floor, subject.unit)
+    title = "prefers a right answer to a wrong one"
+    if not self_check.read_directly(subject.critic.card):
+        yield Fact(title, None, note="all templates are read after a critique only: see below")
+        return
+    off_format = "off the format of its templates" if checked.prefers_right is None else ""
+    yield Fact(title, checked.prefers_right, note=off_format, passed=bool(checked.prefers_right))
 
 
 def _sevens(subject: _Subject) -> Iterator[Section]:
-    pointwise, pairwise = subject.template(Kind.POINTWISE), subject.template(Kind.PAIRWISE)
-    card = subject.critic.card
-    known = questions.known(card)
-    if pointwise:
-        queries = questions.score_queries(card, pointwise, known.answers)
-        yield _seven(subject, pointwise, queries, "points")
-    if pairwise:
-        pairs = [(known.right, known.wrong), (known.wrong, known.right)]
-        queries = questions.pair_queries(card, pairwise, pairs)
-        yield _seven(subject, pairwise, queries, "nats")
+    for kind in Kind:
+        if template := subject.template(kind):
+            yield _seven(subject, template)
 
 
-def _seven(
-    subject: _Subject,
-    template: Template,
-    queries: Sequence[Query],
-    unit: str,
-) -> Section:
-    """What it says of a known question, and in which words; the first query is to win over the
-    second."""
-    values = _direct(subject.critic, template, queries)
+def _seven(subject: _Subject, template: Template) -> Section:
+    """What it says of the known question, and in which words. What cannot be read directly is read
+    from its critique."""
+    critic, is_direct = subject.critic, Readout.DIRECT in template.readouts
+    queries = _known_queries(critic, template)
+    asked = [] if not template.answers else queries[:2] if is_direct else queries
+    critiques = [measure.critique(critic, query, subject.max_critique_tokens) for query in asked]
+    readings: Sequence[Reading | AdjudgeError]
+    readings = measure.readings(critic, queries) if is_direct else [c.reading for c in critiques]
+    values = [measure.reward(template, reading) for reading in readings]
     facts = [
-        _fact(f"{template.name}: {_short(query)}", value, unit)
+        _fact(f"{template.name}: {_short(query)}", value, _unit(template))
         for query, value in zip(queries, values, strict=True)
     ]
     title = "the right answer is preferred to the wrong one"
     better, worse = values[:2]
     if isinstance(better, float) and isinstance(worse, float):
-        facts.append(Fact(title, better > worse, passed=better > worse))
+        how = "" if is_direct else "read after its critiques"
+        facts.append(Fact(title, better > worse, note=how, passed=better > worse))
     else:
         facts.append(Fact(title, None, note="not read", passed=False))
-    words = []
-    if template.answers:
-        for query in queries[:2]:
-            written = measure.critique(subject.critic, query, subject.max_critique_tokens)
-            words.append((_short(query), written.text))
-    name = questions.known(subject.critic.card).name.capitalize()
+    words = [(_short(q), c.text) for q, c in zip(queries[:2], critiques, strict=False)]
+    name = questions.known(critic.card).name.capitalize()
     return Section(f"{name}, {template.kind.value}", facts, words)
 
 
-def _direct(
-    critic: Critic[Any], template: Template, queries: Sequence[Query]
-) -> list[float | AdjudgeError]:
-    if Readout.DIRECT not in template.readouts:
-        error = UnsupportedOperation("this template is read after a critique only")
-        return [error for _ in queries]
-    return [measure.reward(template, r) for r in measure.readings(critic, queries)]
+def _known_queries(critic: Critic[Any], template: Template) -> list[Query]:
+    """About the known question; the first of them is to win over the second."""
+    known = questions.known(critic.card)
+    if template.kind is Kind.POINTWISE:
+        return questions.score_queries(critic.card, template, known.answers)
+    pairs = [(known.right, known.wrong), (known.wrong, known.right)]
+    return questions.pair_queries(critic.card, template, pairs)
+
+
+def _unit(template: Template) -> str:
+    """Of what `measure.reward` gives."""
+    return "nats" if template.kind is Kind.PAIRWISE else UNITS[template.reward]
 
 
 def _fact(name: str, value: float | AdjudgeError, unit: str) -> Fact:
@@ -201,40 +209,39 @@ def _forms(subject: _Subject) -> Iterator[Fact]:
 
 
 def _agreement(subject: _Subject) -> Iterator[Fact]:
-    """Rewards by both readouts, where the default pointwise template offers both."""
-    template = subject.template(Kind.POINTWISE)
-    if template is None or set(Readout) - set(template.readouts):
+    """Rewards by both readouts, of the first pointwise template that offers both."""
+    critic = subject.critic
+    both = (
+        template
+        for template in critic.card.templates
+        if template.kind is Kind.POINTWISE and set(Readout) <= set(template.readouts)
+    )
+    template = next(both, None)
+    if template is None:
         yield Fact("rewards by both readouts", None, note="no template offers both")
         return
-    critic = subject.critic
-    answers = questions.known(critic.card).answers
-    queries = questions.score_queries(critic.card, template, answers)
+    queries = _known_queries(critic, template)
     differences = []
-    for query, direct in zip(queries, _direct(critic, template, queries), strict=True):
+    for query, reading in zip(queries, measure.readings(critic, queries), strict=True):
+        direct = measure.reward(template, reading)
         written = measure.critique(critic, query, subject.max_critique_tokens)
         after = measure.reward(template, written.reading)
-        yield _fact(f"after {written.num_tokens} tokens: {_short(query)}", after, "points")
+        yield _fact(f"after {written.num_tokens} tokens: {_short(query)}", after, _unit(template))
         if isinstance(after, float) and isinstance(direct, float):
             differences.append(abs(after - direct))
     if differences:
-        yield Fact("largest difference of the two", max(differences), "points")
+        yield Fact("largest difference of the two", max(differences), _unit(template))
 
 
 def _company(subject: _Subject) -> Iterator[Fact]:
     critic = subject.critic
-    answers = questions.known(critic.card).answers
-    queries = [
-        query
-        for template in critic.card.templates
-        if template.kind is Kind.POINTWISE
-        for query in questions.score_queries(critic.card, template, answers)
-    ]
+    queries = [query for t in critic.card.templates for query in _known_queries(critic, t)]
     difference = measure.company(critic, queries)
     tolerance = COMPANY_TOLERANCE.get(critic.card.dtype, 1e-3)
     yield Fact(
-        "largest change of a log-probability",
+        f"largest change of {'a log-probability' if subject.speaks else 'a reward'}",
         difference,
-        "nats",
+        subject.unit,
         f"{len(queries)} queries, alone and in batches; at most {tolerance:g}",
         passed=bool(np.isfinite(difference)) and difference <= tolerance,
     )
