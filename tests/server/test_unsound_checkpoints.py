@@ -1,5 +1,6 @@
 """What stops a start: one line that names the cause, whatever the family."""
 
+import asyncio
 import json
 import shutil
 from collections.abc import Callable
@@ -262,6 +263,10 @@ def test_whatever_is_raised_at_the_first_questions_is_told_in_a_line(
         raise error
 
     monkeypatch.setattr("adjudge_server.serve.check", fail)
-    server = Server(Config(critic="fake"))
+
+    async def load() -> None:
+        server = Server(Config(critic="fake"))  # wants a loop that runs
+        await server.load()
+
     with pytest.raises(ValueError, match=f"first questions: {type(error).__name__}"):
-        server._make_judge()
+        asyncio.run(load())
