@@ -4,8 +4,9 @@
 
 Starts `adjudge-server` on the embedded critic as a process of its own and reads that process's CPU
 time from the operating system (Linux). Each request carries another picture, so that nothing of it
-is known to the server. The baseline is the same candidates sent in requests of one; the floor is
-the model's own part (its inference time, as the server reports it).
+is known to the server, which remembers nothing between requests. The baseline is the same
+candidates sent in requests of one; the floor is the model's own part (its inference time, as the
+server reports it).
 """
 
 import argparse
@@ -33,6 +34,7 @@ def main() -> None:
 
     started = time.monotonic()
     command = [sys.executable, "-m", "adjudge_server", "--listen", "127.0.0.1:0"]
+    command += ["--max-prefix-bytes", "0", "--max-feature-bytes", "0"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         assert server.stdout is not None

@@ -13,12 +13,14 @@ import os
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from adjudge_server.config import Config
 from adjudge_server.content import EncodedImage, Message, Question, Role
+from adjudge_server.critic import Critic
 from adjudge_server.images import decode
 from adjudge_server.loading import load_critic
 from adjudge_server.queries import Limits, ask
@@ -47,8 +49,8 @@ def main() -> None:
 
     packed, alone = [], []
     for _ in range(options.rounds):
-        packed.append(cpu_seconds(lambda: critic.forward(items)))
-        alone.append(cpu_seconds(lambda: [critic.forward([item]) for item in items]))
+        packed.append(cpu_seconds(lambda: afresh(critic, items)))
+        alone.append(cpu_seconds(lambda: [afresh(critic, [item]) for item in items]))
     prefix = items[0].shared_tokens
     own = sum(item.own_tokens for item in items)
     count = options.candidates
@@ -59,6 +61,12 @@ def main() -> None:
     print(f"  ratio          {measured:7.2f} (median of {options.rounds} paired rounds)")
     floor = (count * prefix + own) / (prefix + own)
     print(f"  token floor    {floor:7.2f} (N (P + S)) / (P + N S)")
+
+
+def afresh(critic: Critic[Any], items: list[Any]) -> None:
+    """With nothing remembered of earlier calls."""
+    critic.forget()
+    critic.forward(items)
 
 
 def cpu_seconds(function: object) -> float:

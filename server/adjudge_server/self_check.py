@@ -55,8 +55,8 @@ def check(critic: Critic[P]) -> SelfCheck:
     """
     queries = _queries(critic.card)
     items = _prepared(critic, queries)
-    alone = [critic.forward([item])[0] for item in items]
-    together = critic.forward(items)
+    alone = [_afresh(critic, [item])[0] for item in items]
+    together = _afresh(critic, items)
     _check_finite([*alone, *together])
     difference = max(
         float(np.abs(a.numbers - b.numbers).max()) for a, b in zip(alone, together, strict=True)
@@ -66,6 +66,12 @@ def check(critic: Critic[P]) -> SelfCheck:
         batched_difference=difference,
         prefers_right=_prefers_right(critic.card, queries, together),
     )
+
+
+def _afresh(critic: Critic[P], items: Sequence[P]) -> list[Reading]:
+    """With nothing remembered: what two batches take from one memory cannot differ in it."""
+    critic.forget()
+    return critic.forward(items)
 
 
 def read_directly(card: CriticCard) -> list[Template]:

@@ -127,11 +127,17 @@ def _first_query(critic: Critic[Any], template: Template) -> Query:
 
 def company(critic: Critic[Any], queries: Sequence[Query]) -> float:
     """Nats: the largest change of any answer's log-probability between batches of one, of all, of
-    all in reverse, and of every third."""
-    alone = [readings(critic, [query])[0] for query in queries]
+    all in reverse, and of every third. Each afresh: what batches take from one memory cannot differ
+    in it."""
+
+    def afresh(chosen: Sequence[Query]) -> list[Reading]:
+        critic.forget()
+        return readings(critic, chosen)
+
+    alone = [afresh([query])[0] for query in queries]
     worst: list[float] = []
     for chosen in (range(len(queries)), range(len(queries))[::-1], range(0, len(queries), 3)):
-        together = readings(critic, [queries[i] for i in chosen])
+        together = afresh([queries[i] for i in chosen])
         for index, reading in zip(chosen, together, strict=True):
             difference = np.abs(reading.numbers - alone[index].numbers)
             worst.append(float(difference.max()))
@@ -139,10 +145,11 @@ def company(critic: Critic[Any], queries: Sequence[Query]) -> float:
 
 
 def seconds_per_candidate(critic: Critic[Any], template: Template, count: int) -> float:
-    """Median of a few rounds, preparation included, for one prompt with `count` candidates."""
+    """Median of a few rounds, preparation included, for one new prompt with `count` candidates."""
     answers = [f"{questions.known(critic.card).right} Candidate {i}." for i in range(count)]
     durations = []
     for _ in range(ROUNDS):
+        critic.forget()
         began = time.perf_counter()
         readings(critic, questions.score_queries(critic.card, template, answers))
         durations.append(time.perf_counter() - began)
