@@ -15,7 +15,7 @@ from benchmarks.engine.checkpoint import CHAT_TEMPLATE, added_tokens
 from benchmarks.engine.http import free_port, post, wait_until_up
 from benchmarks.engine.questions import PROMPT
 from benchmarks.engine.served import Served, serving
-from benchmarks.engine.shapes import Shape
+from benchmarks.engine.shapes import Shape, text_settings
 from benchmarks.engine.timing import Seconds, timed
 from benchmarks.engine.tokenizer import ADDED, tokenizer_json
 from transformers import Qwen2Config, Qwen2ForSequenceClassification
@@ -47,14 +47,7 @@ def write(directory: Path, shape: Shape) -> Path:
     added = added_tokens(shape)
     torch.manual_seed(0)
     config = Qwen2Config(
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        vocab_size=shape.vocabulary,
-        max_position_embeddings=32768,
-        eos_token_id=added["<|im_end|>"],
+        **text_settings(shape, added),
         pad_token_id=added["<|endoftext|>"],
         num_labels=1,
     )

@@ -1,6 +1,6 @@
 """How much is measured."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.engine.in_process import PAIRWISE, POINTWISE, ROUND_ROBIN, Case
 from benchmarks.engine.questions import Size
@@ -54,8 +54,8 @@ FULL = Settings(
     generated_batches=100,
     generated_tokens=64,
 )
-QUICK = Settings(
-    shape=MEASURED,
+QUICK = replace(
+    FULL,
     cases=(
         Case(SMALL_PICTURE, POINTWISE, 8),
         Case(LARGE_PICTURE, POINTWISE, 8),
@@ -63,16 +63,11 @@ QUICK = Settings(
         _ROUND_ROBIN,
     ),
     baselines=(Case(LARGE_PICTURE, POINTWISE, 8),),
-    small=SMALL_PICTURE,
-    large=LARGE_PICTURE,
-    few=8,
-    many=64,
     rounds=2,
     served_rounds=2,
     embedded_requests=20,
     embedded_batches=60,
     generated_batches=0,
-    generated_tokens=64,
 )
 SMALLEST = Settings(
     shape=TINY,

@@ -1,6 +1,7 @@
 """Sizes of the models that are measured. Weights are random: time does not depend on them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import LlavaOnevisionConfig, Qwen2Config, SiglipVisionConfig
 
@@ -67,14 +68,7 @@ def configuration(shape: Shape, added: dict[str, int]) -> LlavaOnevisionConfig:
             vision_use_head=False,
         ).to_dict(),
         text_config=Qwen2Config(
-            hidden_size=shape.hidden,
-            intermediate_size=shape.intermediate,
-            num_hidden_layers=shape.layers,
-            num_attention_heads=shape.heads,
-            num_key_value_heads=shape.kv_heads,
-            vocab_size=shape.vocabulary,
-            max_position_embeddings=32768,
-            eos_token_id=added["<|im_end|>"],
+            **text_settings(shape, added),
             tie_word_embeddings=False,
         ).to_dict(),
         image_token_index=added["<image>"],
@@ -83,3 +77,17 @@ def configuration(shape: Shape, added: dict[str, int]) -> LlavaOnevisionConfig:
         vision_feature_layer=-1,
         tie_word_embeddings=False,
     )
+
+
+def text_settings(shape: Shape, added: dict[str, int]) -> dict[str, Any]:
+    """Of its language model, whatever head that has."""
+    return {
+        "hidden_size": shape.hidden,
+        "intermediate_size": shape.intermediate,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "vocab_size": shape.vocabulary,
+        "max_position_embeddings": 32768,
+        "eos_token_id": added["<|im_end|>"],
+    }
