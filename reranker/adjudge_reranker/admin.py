@@ -9,6 +9,7 @@ import grpc
 from adjudge.v1 import admin_pb2 as pb
 from adjudge_reranker.channel import DEFAULT_MAX_MESSAGE_BYTES, Connections
 from adjudge_reranker.decode import seconds
+from adjudge_reranker.encode import checked_epoch
 from adjudge_reranker.errors import error_from_rpc
 from adjudge_reranker.retry import NOT_GIVEN, Timeout, checked_timeout, resolve_timeout
 
@@ -57,10 +58,12 @@ class AdminClient:
         A relative path starts at this process's working directory. With `expected_epoch`, only if
         the weights epoch is still that. Raises a `RewardError` where nothing was loaded, in which
         case the old weights are served as before (unless the reason is CRITIC_FAILURE: see the
-        server's log); if the timeout passes, it may still be loaded.
+        server's log); if the timeout passes, it may still be loaded. Raises ValueError or TypeError
+        for what is no epoch.
         """
         path = str(Path(directory).absolute())
-        request = pb.LoadWeightsRequest(path=path, model=model or "", expected_epoch=expected_epoch)
+        epoch = checked_epoch(expected_epoch)
+        request = pb.LoadWeightsRequest(path=path, model=model or "", expected_epoch=epoch)
         try:
             response = self._connections.get().admin.LoadWeights(
                 request, timeout=resolve_timeout(timeout, self._timeout)

@@ -103,7 +103,7 @@ def score_draft(
         reference=reference,
         rubric=rubric,
         model=model or "",
-        expected_epoch=_expected_epoch(expected_epoch),
+        expected_epoch=checked_epoch(expected_epoch),
         readout=READOUTS[readout],
         include_distribution=include_distribution,
     )
@@ -129,7 +129,7 @@ def compare_draft(
         reference=reference,
         rubric=rubric,
         model=model or "",
-        expected_epoch=_expected_epoch(expected_epoch),
+        expected_epoch=checked_epoch(expected_epoch),
         readout=READOUTS[readout],
         order_policy=_ORDER_POLICIES[order_policy],
     )
@@ -154,7 +154,7 @@ def critique_draft(
         reference=reference,
         rubric=rubric,
         model=model or "",
-        expected_epoch=_expected_epoch(expected_epoch),
+        expected_epoch=checked_epoch(expected_epoch),
         max_critique_tokens=_max_critique_tokens(max_critique_tokens),
     )
     return Draft(options, to_prompt(prompt), to_candidates(candidates))
@@ -185,7 +185,7 @@ def _max_critique_tokens(value: int | None) -> int:
     return 0 if value is None else _natural(value, "max_critique_tokens", _MAX_UINT32)
 
 
-def _expected_epoch(value: int | None) -> int | None:
+def checked_epoch(value: int | None) -> int | None:
     return None if value is None else _natural(value, "expected_epoch", _MAX_UINT64)
 
 

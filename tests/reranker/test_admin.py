@@ -92,3 +92,12 @@ def test_the_command_says_why_not(movable: str, directory: Path) -> None:
     assert "WRONG_EPOCH" in refused.stderr
     unreachable = invoke("127.0.0.1:1", "load-weights", directory)
     assert unreachable.exit_code == 3
+
+
+@pytest.mark.parametrize("epoch", [-1, 2**64, "1", 1.5])
+def test_what_is_no_epoch_is_told_by_its_name_before_anything_is_sent(epoch: object) -> None:
+    with (
+        AdminClient("127.0.0.1:1") as admin,
+        pytest.raises((ValueError, TypeError), match="expected_epoch"),
+    ):
+        admin.load_weights("/step-1", expected_epoch=epoch)  # type: ignore[arg-type]
