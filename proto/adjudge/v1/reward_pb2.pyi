@@ -1314,8 +1314,9 @@ class SelfCheck(google.protobuf.message.Message):
     asked among others.
     """
     prefers_right: builtins.bool
-    """Whether the default templates prefer a right answer about a known picture to a wrong one. Not
-    set where the critic is off their format.
+    """Whether the first templates that are read directly, one of each kind, prefer a right answer
+    about a known picture to a wrong one. Not set where the critic is off their format, and where
+    there are no such templates.
     """
     def __init__(
         self,
