@@ -1,7 +1,6 @@
 """LLaVA-OneVision critics, LLaVA-Critic's architecture among them: pictures before a decoder."""
 
 from collections.abc import Generator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,10 +8,11 @@ from numpy.typing import NDArray
 from transformers import LlavaOnevisionForConditionalGeneration
 
 from adjudge_server.caches import CacheBytes
-from adjudge_server.critic import CriticCard, Query, Reading, Spare, Written
+from adjudge_server.critic import CriticCard, Query, Reading, Written
 from adjudge_server.critics.decoder import Decoder, Features
 from adjudge_server.critics.llava_vision import LlavaVision
-from adjudge_server.critics.memory import memory_errors, release
+from adjudge_server.critics.local import LocalCritic
+from adjudge_server.critics.memory import memory_errors
 from adjudge_server.critics.preparing import PreparedPrompt, Preparer
 from adjudge_server.critics.reloading import Weights
 from adjudge_server.critics.vocabulary import VocabularyHead
@@ -20,7 +20,7 @@ from adjudge_server.errors import InputTooLong
 from adjudge_server.tokenization import TextTokenizer
 
 
-class LlavaOnevisionCritic:
+class LlavaOnevisionCritic(LocalCritic):
     """See `critic.Critic`. Built by `llava_loading.load`."""
 
     def __init__(
@@ -35,13 +35,10 @@ class LlavaOnevisionCritic:
         caches: CacheBytes,
         weights: Weights | None = None,
     ) -> None:
-        """`weights`: None where they are not to be moved."""
-        self.card = card
+        super().__init__(card, Decoder(model.model.language_model, caches.prefixes), weights)
         self._preparer = preparer
         self._repetition_penalty = repetition_penalty
         self._vision = vision
-        self._weights = weights
-        self.decoder = Decoder(model.model.language_model, caches.prefixes)
         self._head = VocabularyHead(self.decoder, model.lm_head, tokenizer, end_tokens)
 
     def prepare(self, queries: Sequence[Query]) -> list[PreparedPrompt | InputTooLong]:
@@ -58,19 +55,8 @@ class LlavaOnevisionCritic:
             return self._head.read(batch, self._features(batch))
 
     def forget(self) -> None:
-        self.decoder.prefixes.clear()
         self._vision.forget()
-        release(self.decoder.device)
-
-    def read_weights(self, directory: Path) -> Spare:
-        assert self._weights is not None
-        return self._weights.read(directory, self.card)
-
-    def exchange(self, spare: Spare) -> None:
-        assert self._weights is not None
-        self._weights.exchange(spare)
-        self.card, spare.card = spare.card, self.card
-        self.forget()
+        super().forget()
 
     def critique(self, item: PreparedPrompt, max_tokens: int) -> Generator[Written, None, None]:
         features = self._features([item])

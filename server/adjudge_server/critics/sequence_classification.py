@@ -2,7 +2,6 @@
 last token."""
 
 from collections.abc import Generator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,17 +10,18 @@ from transformers import PreTrainedModel
 from adjudge_server.answers import NO_ANSWERS
 from adjudge_server.caches import CacheBytes
 from adjudge_server.content import Role
-from adjudge_server.critic import CriticCard, Query, Reading, Spare, Turn, Written
+from adjudge_server.critic import CriticCard, Query, Reading, Turn, Written
 from adjudge_server.critics.chat_template import ChatTemplate
 from adjudge_server.critics.decoder import Decoder, no_pictures
-from adjudge_server.critics.memory import memory_errors, release
+from adjudge_server.critics.local import LocalCritic
+from adjudge_server.critics.memory import memory_errors
 from adjudge_server.critics.preparing import PreparedPrompt, common_prefix, encode, too_long
 from adjudge_server.critics.reloading import Weights
 from adjudge_server.errors import InputTooLong, UnsupportedOperation
 from adjudge_server.tokenization import TextTokenizer
 
 
-class SequenceClassificationCritic:
+class SequenceClassificationCritic(LocalCritic):
     """See `critic.Critic`. Built by `sequence_classification_loading.load`."""
 
     def __init__(
@@ -33,13 +33,11 @@ class SequenceClassificationCritic:
         weights: Weights,
         caches: CacheBytes,
     ) -> None:
-        self.card = card
+        super().__init__(card, Decoder(model.base_model, caches.prefixes), weights)
         self._tokenizer = tokenizer
         self._chat_template = chat_template
         self._pad = model.config.pad_token_id
         self._score = model.score
-        self._weights = weights
-        self.decoder = Decoder(model.base_model, caches.prefixes)
 
     def prepare(self, queries: Sequence[Query]) -> list[PreparedPrompt | InputTooLong]:
         """Raises UnsupportedContent for a prompt of roles that the chat template does not take."""
@@ -85,18 +83,6 @@ class SequenceClassificationCritic:
             Reading(0.0, np.empty(0), passed.computed[index], scalar=scalars[index])
             for index in range(len(batch))
         ]
-
-    def forget(self) -> None:
-        self.decoder.prefixes.clear()
-        release(self.decoder.device)
-
-    def read_weights(self, directory: Path) -> Spare:
-        return self._weights.read(directory, self.card)
-
-    def exchange(self, spare: Spare) -> None:
-        self._weights.exchange(spare)
-        self.card, spare.card = spare.card, self.card
-        self.forget()
 
     def critique(self, item: PreparedPrompt, max_tokens: int) -> Generator[Written, None, None]:
         raise UnsupportedOperation(f"{self.card.name} does not write")

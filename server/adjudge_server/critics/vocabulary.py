@@ -92,14 +92,12 @@ class VocabularyHead:
         tokens are not penalised, as in the original, whose `generate` sees no prompt ids."""
         written: list[int] = []
         shown = ""
-        # Never a pass for the prompt's last token by itself: a product with a single row sums
-        # thousands of keys less exactly.
         with torch.inference_mode():
-            cache, hidden = self._decoder.begin(item, features)
+            context, hidden = self._decoder.begin(item, features)
         while len(written) < max_tokens:
             with torch.inference_mode():
                 if written:
-                    hidden = self._decoder.step(written[-1], cache)
+                    hidden = self._decoder.step(written[-1], context)
                 logits = _penalised(self._logits(hidden), written, repetition_penalty)
                 following = int(logits.argmax())
             if following in self._end_tokens:
