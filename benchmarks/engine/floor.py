@@ -18,7 +18,8 @@ from transformers import LlavaOnevisionForConditionalGeneration
 
 from adjudge_server.critics.preparing import PreparedPrompt
 
-PEAK_SIDE = 1024
+PEAK_SIDES = {"cpu": 1024, "cuda": 8192}
+"""Enough that the device is full."""
 PEAK_TRIES = 8
 
 
@@ -118,10 +119,11 @@ def measured(
 
 def matrix_product_peak(device: str, dtype: torch.dtype) -> float:
     """Operations per second of CPU (of wall on a GPU): the best of several square products."""
-    one = torch.randn(PEAK_SIDE, PEAK_SIDE, device=device, dtype=dtype)
+    side = PEAK_SIDES[torch.device(device).type]
+    one = torch.randn(side, side, device=device, dtype=dtype)
     times = [timed(lambda: one @ one) for _ in range(PEAK_TRIES)]
     best = min(t.wall if device.startswith("cuda") else t.cpu for t in times)
-    return float(2 * PEAK_SIDE**3 / best)
+    return float(2 * side**3 / best)
 
 
 def pixels_of(item: PreparedPrompt, model: nn.Module) -> torch.Tensor:

@@ -14,8 +14,8 @@ from adjudge_server.critics.preparing import IMAGE_SLOT, PreparedPrompt
 @torch.inference_mode()
 def log_probs(critic: Any, item: PreparedPrompt, said: Sequence[int]) -> np.ndarray[Any, Any]:
     """(1 + len(said), real vocabulary) after the prompt, and after each token that was said."""
-    token_ids = torch.tensor([*item.token_ids, *said])
     decoder = critic.decoder
+    token_ids = torch.tensor([*item.token_ids, *said], device=decoder.device)
     embedded = decoder._embedding(token_ids.clamp(min=0))
     if item.pictures:
         features = [critic._vision._computed(picture) for picture in item.pictures]
@@ -24,7 +24,7 @@ def log_probs(critic: Any, item: PreparedPrompt, said: Sequence[int]) -> np.ndar
     logits = critic._head._head(hidden[len(item.token_ids) - 1 :])[
         :, : critic._head._tokenizer.size
     ]
-    return torch.log_softmax(logits.double(), dim=-1).numpy()
+    return torch.log_softmax(logits.double(), dim=-1).cpu().numpy()
 
 
 def reading(critic: Any, item: PreparedPrompt) -> Reading:

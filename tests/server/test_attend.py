@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adjudge_server.critics.attend import attend, merged
+from adjudge_server.critics.attend import attend, in_steps, merged
 
 SIZE = 16
 
@@ -41,6 +41,22 @@ def test_few_rows_are_as_exact_as_many(rows: int) -> None:
     output, _ = attend(query, key, value, scaling=SIZE**-0.5)
     expected, _ = whole(query.double(), key.double(), value.double())
     assert float((output.double() - expected).abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_in_steps_it_is_what_the_kernel_gives(causal: bool) -> None:
+    torch.manual_seed(0)
+    query = torch.randn(2, 6, 9, SIZE, dtype=torch.float64)
+    key, value = torch.randn(2, 2, 2, 9, SIZE, dtype=torch.float64)
+    found = in_steps(query, key, value, 0.3, None, causal)
+    expected = attend(query, key, value, 0.3, causal=causal)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
+    mask = torch.zeros(2, 1, 9, 9, dtype=torch.float64)
+    mask.masked_fill_(torch.ones(9, 9, dtype=torch.bool).triu(1), float("-inf"))
+    masked = in_steps(query, key, value, 0.3, mask, causal)
+    for one, other in zip(masked, in_steps(query, key, value, 0.3, None, True), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
