@@ -68,6 +68,37 @@ def check(critic: Critic[P]) -> SelfCheck:
     )
 
 
+def worst_batch(critic: Critic[P], max_batch_tokens: int) -> list[P]:
+    """Long questions with nothing in common but the beginning, as many as a batch has room for."""
+    template = critic.card.templates[0]
+    asked = _asked(critic.card, template)
+    slots = ("candidate",) if template.kind is Kind.POINTWISE else ("first", "second")
+
+    def long(number: int, repeats: int) -> Query:
+        return asked.query(dict.fromkeys(slots, f"{number}. " + LONGER * repeats))
+
+    (one,), (two,) = (_prepared(critic, [long(0, repeats)]) for repeats in (1, 2))
+    shared, each = one.shared_tokens, max(1, two.own_tokens - one.own_tokens)
+    own = min((max_batch_tokens - shared) // 4, critic.card.max_input_tokens - shared)
+    repeats = max(1, 1 + (own - one.own_tokens) // each)
+    count = max(1, (max_batch_tokens - shared) // (one.own_tokens + (repeats - 1) * each))
+    return _prepared(critic, [long(number, repeats) for number in range(count)])
+
+
+def check_room(critic: Critic[P], max_batch_tokens: int) -> None:
+    """Computes the worst batch. Raises ValueError, naming the flag, where it does not fit: better
+    now than in a training's third week."""
+    try:
+        critic.forward(worst_batch(critic, max_batch_tokens))
+    except MemoryError as error:
+        raise ValueError(
+            f"--max-batch-tokens {max_batch_tokens}: such a batch does not fit the memory of"
+            f" {critic.card.device} beside the model ({error})"
+        ) from error
+    finally:
+        critic.forget()
+
+
 def _afresh(critic: Critic[P], items: Sequence[P]) -> list[Reading]:
     """With nothing remembered: what two batches take from one memory cannot differ in it."""
     critic.forget()

@@ -25,7 +25,7 @@ from adjudge_server.critic import Critic
 from adjudge_server.judge import Judge
 from adjudge_server.loading import load_critic
 from adjudge_server.moving import Mover
-from adjudge_server.self_check import SelfCheck, check
+from adjudge_server.self_check import SelfCheck, check, check_room
 from adjudge_server.service import RewardService
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class Server:
     def _make_judge(self) -> Judge[Any]:
         critic = load_critic(self.config)
         logger.info("loaded %s, %s on %s", critic.card.name, critic.card.dtype, critic.card.device)
-        self_check = _checked(critic)
+        self_check = _checked(critic, self.config.max_batch_tokens)
         logger.info("warm; %s", self_check)
         batcher = Batcher(
             critic.forward,
@@ -112,10 +112,15 @@ class Server:
             await self._health.set(name, statuses.SERVING if is_served else statuses.NOT_SERVING)
 
 
-def _checked(critic: Critic[Any]) -> SelfCheck:
+def _checked(critic: Critic[Any], max_batch_tokens: int) -> SelfCheck:
     """The first questions. Raises ValueError for whatever a model raises at them."""
     try:
-        return check(critic)
+        found = check(critic)
+        if critic.card.device.startswith(
+            "cuda"
+        ):  # elsewhere memory is not what a batch runs out of
+            check_room(critic, max_batch_tokens)
+        return found
     except ValueError:
         raise
     except Exception as error:

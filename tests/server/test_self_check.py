@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 import pytest
 
+from adjudge_server.config import Config
 from adjudge_server.critic import Reading
 from adjudge_server.critics.fake import FakeCritic, FakePrepared
-from adjudge_server.self_check import check
+from adjudge_server.loading import load_critic
+from adjudge_server.self_check import check, check_room, worst_batch
 from adjudge_server.verification import questions
 from adjudge_server.verification.measure import company
 
@@ -44,3 +46,27 @@ def test_nor_does_it_in_the_acceptance_run() -> None:
     template = critic.card.templates[0]
     queries = questions.score_queries(critic.card, template, texts)
     assert company(critic, queries) == pytest.approx(NOISE)
+
+
+@pytest.mark.parametrize("max_batch_tokens", [400, 1500, 6000])
+@pytest.mark.parametrize("kind", ["fake", "auto"])
+def test_the_worst_batch_fills_what_a_batch_may_have(kind: str, max_batch_tokens: int) -> None:
+    critic = load_critic(Config(critic=kind))
+    computed = sum(r.computed_tokens for r in critic.forward(worst_batch(critic, max_batch_tokens)))
+    assert 0.8 * max_batch_tokens <= computed <= max_batch_tokens
+
+
+class Small(FakeCritic):
+    """Its device has room for few tokens."""
+
+    def forward(self, batch: Sequence[FakePrepared]) -> list[Reading]:
+        if sum(item.own_tokens for item in batch) > 1000:
+            raise MemoryError("out of memory")
+        return super().forward(batch)
+
+
+def test_a_batch_that_does_not_fit_names_the_flag_at_the_start() -> None:
+    critic = Small(name="fake", max_input_tokens=4096)
+    check_room(critic, 900)
+    with pytest.raises(ValueError, match="--max-batch-tokens 8000"):
+        check_room(critic, 8000)
