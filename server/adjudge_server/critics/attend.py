@@ -29,7 +29,7 @@ def attend(
     causal: bool = False,
 ) -> Attended:
     """Query (batch, heads, rows, size) to key and value (batch, heads, tokens, size), which may
-    have fewer heads where there is no mask. `mask` is additive, (batch, 1, rows, tokens)."""
+    have fewer heads. `mask` is additive, (batch, 1, rows, tokens)."""
     if query.device.type == "cpu":
         return _on_cpu(query, key, value, scaling, mask, causal)
     if query.dtype is torch.float64:

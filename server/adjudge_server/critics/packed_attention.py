@@ -128,25 +128,25 @@ def _attend_all(
     layer: int,
     scaling: float,
 ) -> torch.Tensor:
-    """(heads, N, size)"""
-    output = torch.empty_like(query)
+    """(heads, N, size), as views of (N, heads, size) in memory, like what comes in."""
+    heads, rows, size = query.shape
+    output = query.new_empty(rows, heads, size).transpose(0, 1)
     precise = torch.promote_types(query.dtype, torch.float32)
-    lse = torch.empty(query.shape[:2], dtype=precise, device=query.device)
+    lse = torch.empty(rows, heads, dtype=precise, device=query.device).transpose(0, 1)
     for block in attendance.blocks:
         own = _within_block(query, key, value, block, scaling)
-        output[:, block.rows_of_places] = own[0]
-        lse[:, block.rows_of_places] = own[1]
+        output.transpose(0, 1).index_copy_(0, block.rows_of_places, own[0])
+        lse.transpose(0, 1).index_copy_(0, block.rows_of_places, own[1])
     for start, end in attendance.causal:
         run = slice(start, end)
-        own = attend(
+        seen = attend(
             query[None, :, run],
             key[None, :, run],
             value[None, :, run],
             scaling=scaling,
             causal=True,
         )
-        output[:, start:end] = own[0][0]
-        lse[:, start:end] = own[1][0]
+        output[:, run], lse[:, run] = seen[0][0], seen[1][0]
     for above in attendance.above:
         below = slice(above.start, above.end)
         seen = _to_all(query[:, below], *above.source(layer, key, value), scaling)
@@ -168,23 +168,22 @@ def _to_all(
 def _within_block(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, block: BlockTensors, scaling: float
 ) -> Attended:
-    """Every segment to itself; padding is cut away."""
-    heads, _, size = query.shape
-    kv_heads = key.shape[0]
-    sharing = heads // kv_heads
-    count, longest = block.rows.shape
-    grouped = query.view(kv_heads, sharing, -1, size)[:, :, block.rows]  # (.., K, L, size)
+    """Every segment to itself; padding is cut away: (n, heads, size) and (n, heads)."""
     output, lse = attend(
-        grouped.permute(2, 0, 1, 3, 4).reshape(count, kv_heads, sharing * longest, size),
-        key[:, block.rows].transpose(0, 1),
-        value[:, block.rows].transpose(0, 1),
+        *(_of_segments(tensor, block.rows) for tensor in (query, key, value)),
         scaling,
-        mask=block.mask.repeat(1, 1, sharing, 1),
+        mask=block.mask,
     )
-    shape = (count, heads, longest)
-    output = output.reshape(*shape, size).transpose(0, 1).flatten(1, 2)
-    lse = lse.reshape(shape).transpose(0, 1).flatten(1, 2)
-    return output[:, block.places], lse[:, block.places]
+    return (
+        output.transpose(1, 2).flatten(0, 1).index_select(0, block.places),
+        lse.transpose(1, 2).flatten(0, 1).index_select(0, block.places),
+    )
+
+
+def _of_segments(tensor: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """(heads, N, size) to (K, heads, L, size)."""
+    taken = tensor.transpose(0, 1).index_select(0, rows.flatten())
+    return taken.unflatten(0, rows.shape).transpose(1, 2)
 
 
 AttentionInterface.register(NAME, packed_attention)
