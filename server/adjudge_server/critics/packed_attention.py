@@ -169,11 +169,8 @@ def _within_block(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, block: BlockTensors, scaling: float
 ) -> Attended:
     """Every segment to itself; padding is cut away: (n, heads, size) and (n, heads)."""
-    output, lse = attend(
-        *(_of_segments(tensor, block.rows) for tensor in (query, key, value)),
-        scaling,
-        mask=block.mask,
-    )
+    query, key, value = (_of_segments(tensor, block.rows) for tensor in (query, key, value))
+    output, lse = attend(query, key, value, scaling, mask=block.mask)
     return (
         output.transpose(1, 2).flatten(0, 1).index_select(0, block.places),
         lse.transpose(1, 2).flatten(0, 1).index_select(0, block.places),
@@ -183,7 +180,7 @@ def _within_block(
 def _of_segments(tensor: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """(heads, N, size) to (K, heads, L, size)."""
     taken = tensor.transpose(0, 1).index_select(0, rows.flatten())
-    return taken.unflatten(0, rows.shape).transpose(1, 2)
+    return taken.view(*rows.shape, *taken.shape[1:]).transpose(1, 2)
 
 
 AttentionInterface.register(NAME, packed_attention)
