@@ -74,7 +74,8 @@ class Config:
     max_input_tokens: int = 32_768
     """Of one item. The critic's own limit counts where it is smaller."""
     max_batch_tokens: int = 16_384
-    """Of one pass of the model, a shared prefix counted once."""
+    """Of one pass of the model, a shared prefix counted once. On a GPU, start-up computes such a
+    batch, and fails where it does not fit."""
     max_queue_tokens: int = 1_000_000
     max_critique_tokens: int = 1024
     max_open_critiques: int = 16
