@@ -79,8 +79,8 @@ def _capability(device: torch.device) -> tuple[int, int]:
 def _in_halves(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, causal: bool
 ) -> Attended:
-    """About 0.6 of the time of the kernel below (H100). cuDNN's takes half of that, but is built for
-    every new shape, which takes 36 ms, and no two batches have the same."""
+    """About 0.6 of the time of the kernel below (H100). cuDNN's takes half of that, but is built
+    for every new shape, which takes 36 ms, and no two batches have the same."""
     output, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
         query, key, value, 0.0, causal, False, scale=scaling
     )
