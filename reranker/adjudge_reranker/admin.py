@@ -7,7 +7,7 @@ from types import TracebackType
 import grpc
 
 from adjudge.v1 import admin_pb2 as pb
-from adjudge_reranker.channel import DEFAULT_MAX_MESSAGE_BYTES, Connections
+from adjudge_reranker.channel import DEFAULT_MAX_MESSAGE_BYTES, Connection, Connections
 from adjudge_reranker.decode import seconds
 from adjudge_reranker.encode import checked_epoch
 from adjudge_reranker.errors import error_from_rpc
@@ -43,7 +43,7 @@ class AdminClient:
             checked_timeout(timeout)
         self._address = address
         self._timeout = timeout
-        self._connections = Connections(address, DEFAULT_MAX_MESSAGE_BYTES)
+        self._connections = Connections(lambda: Connection(address, DEFAULT_MAX_MESSAGE_BYTES))
 
     def load_weights(
         self,

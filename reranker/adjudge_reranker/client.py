@@ -1,20 +1,22 @@
-"""The client that blocks. `aio` has its twin; what the two share is in encode, decode and retry."""
+"""The client that blocks. `aio` has its twin; how calls are made is in `calls`."""
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any
 
 import grpc
 
 from adjudge.v1 import reward_pb2 as pb
 from adjudge_reranker import decode, encode
-from adjudge_reranker.channel import DEFAULT_MAX_MESSAGE_BYTES, Connections
+from adjudge_reranker.calls import Calls
+from adjudge_reranker.channel import DEFAULT_MAX_MESSAGE_BYTES
 from adjudge_reranker.content import CandidateLike, PromptLike
 from adjudge_reranker.decode_model import model_info
-from adjudge_reranker.encode import Draft, RequestT
-from adjudge_reranker.errors import ErrorReason, RewardError, error_from_rpc
+from adjudge_reranker.encode import Draft
+from adjudge_reranker.endpoints import affinity_key, checked_addresses
+from adjudge_reranker.errors import error_from_rpc
 from adjudge_reranker.model_info import ModelInfo
+from adjudge_reranker.parts import COMPARE, SCORE
 from adjudge_reranker.retry import (
     NOT_GIVEN,
     Budget,
@@ -22,20 +24,9 @@ from adjudge_reranker.retry import (
     Timeout,
     checked_timeout,
     resolve_timeout,
-    run,
 )
+from adjudge_reranker.slots import DEFAULT_MAX_IN_FLIGHT, checked_max_in_flight
 from adjudge_reranker.types import CompareResult, CritiqueEvent, OrderPolicy, Readout, ScoreResult
-
-if TYPE_CHECKING:
-    # Generic for type checkers only.
-    from grpc import UnaryUnaryMultiCallable as _Unary
-
-    from adjudge.v1.reward_pb2_grpc import RewardServiceStub
-
-AnyRequestT = TypeVar("AnyRequestT")
-ResponseT = TypeVar("ResponseT", pb.ScoreCandidatesResponse, pb.CompareCandidatesResponse)
-AnyResponseT = TypeVar("AnyResponseT")
-_Messages: TypeAlias = Iterator[pb.CritiqueCandidatesResponse]
 
 
 class RewardClient:
@@ -45,29 +36,42 @@ class RewardClient:
         result = client.score("What is 2 + 2?", ["4", "5"])
 
     Safe to share between threads and to pickle, and usable in a child process forked after calls
-    were made (see `channel`): it connects when it is first used, in each process by itself.
+    were made if `GRPC_ENABLE_FORK_SUPPORT=1` was set before gRPC was imported (see `channel`): it
+    connects when it is first used, in each process by itself.
 
-    Every method takes a `timeout` in seconds for the whole call, retries included; None waits
-    without limit. Every method raises a `RewardError` if the call failed as a whole, TypeError or
-    ValueError if its arguments make no request, and RuntimeError after `close`.
+    Every method takes a `timeout` in seconds for the whole call, retries and all parts of a large
+    request included; None waits without limit. Every method raises a `RewardError` if the call
+    failed as a whole, TypeError or ValueError if its arguments make no request, and RuntimeError
+    after `close`.
     """
 
     def __init__(
         self,
-        address: str = "127.0.0.1:50051",
+        address: str | Sequence[str] = "127.0.0.1:50051",
         *,
         timeout: float | None = 60.0,
         retry: RetryPolicy | None = None,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+        max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
     ) -> None:
-        """`timeout` is that of calls which give none; `max_message_bytes` holds both ways."""
+        """`timeout` is that of calls which give none; `max_message_bytes` holds both ways.
+
+        Of several addresses a call goes to the one whose caches should have its pictures, or its
+        prompt where it has none; to another if that one is busy or failed. They must serve the same
+        model and weights: the client tells when two parts of one call were judged by different
+        models, but not when two calls were.
+
+        At most `max_in_flight` calls are made at a time, by all threads together; others wait,
+        within their timeout. Critiques count until their first event.
+        """
         if timeout is not None:
             checked_timeout(timeout)
-        self._address = address
+        self._addresses = checked_addresses(address)
         self._timeout = timeout
         self._retry = retry or RetryPolicy()
         self._max_message_bytes = max_message_bytes
-        self._connections = Connections(address, max_message_bytes)
+        self._max_in_flight = checked_max_in_flight(max_in_flight)
+        self._calls = self._make_calls()
 
     def score(
         self,
@@ -83,7 +87,12 @@ class RewardClient:
         include_distribution: bool = False,
         timeout: Timeout = NOT_GIVEN,
     ) -> ScoreResult:
-        """How good is each candidate? One outcome each, in order."""
+        """How good is each candidate? One outcome each, in order.
+
+        More candidates than the server takes at a time go in several calls. Then a call that fails
+        for good is the `Failure` of its candidates only, and is raised only if none succeeded; a
+        ServerFault says that they were judged by different models.
+        """
         draft = encode.score_draft(
             prompt,
             candidates,
@@ -95,8 +104,9 @@ class RewardClient:
             readout=readout,
             include_distribution=include_distribution,
         )
-        response = self._exchange(draft, lambda stub: stub.ScoreCandidates, timeout)
-        return decode.score_result(response, len(draft.candidates))
+        return self._calls.judge(
+            draft, SCORE, lambda stub: stub.ScoreCandidates, self._budget(timeout)
+        )
 
     def compare(
         self,
@@ -115,7 +125,8 @@ class RewardClient:
     ) -> CompareResult:
         """Which candidate of each pair (two indices into `candidates`) is better, by how much?
 
-        One outcome a pair, in order. Positive margins favour the first of the pair.
+        One outcome a pair, in order. Positive margins favour the first of the pair. Large requests
+        go in several calls, as those of `score`.
         """
         draft = encode.compare_draft(
             prompt,
@@ -129,8 +140,9 @@ class RewardClient:
             readout=readout,
             order_policy=order_policy,
         )
-        response = self._exchange(draft, lambda stub: stub.CompareCandidates, timeout)
-        return decode.compare_result(response, len(draft.options.pairs))
+        return self._calls.judge(
+            draft, COMPARE, lambda stub: stub.CompareCandidates, self._budget(timeout)
+        )
 
     def critique(
         self,
@@ -163,18 +175,18 @@ class RewardClient:
             expected_epoch=expected_epoch,
             max_critique_tokens=max_critique_tokens,
         )
-        self._connections.get()  # a closed client says so here, not at the first event
+        self._calls.pools.get()  # a closed client says so here, not at the first event
         return self._events(draft, resolve_timeout(timeout, self._timeout))
 
     def model(self, name: str | None = None, *, timeout: Timeout = NOT_GIVEN) -> ModelInfo:
         """Describes a model of the server: its identity, templates and limits."""
         request = encode.model_request(name)
-        response = self._call(request, lambda stub: stub.GetModel, self._budget(timeout))
+        response = self._calls.call(request, lambda stub: stub.GetModel, self._budget(timeout))
         return model_info(response)
 
     def close(self) -> None:
         """Ends the calls in progress and refuses new ones."""
-        self._connections.close()
+        self._calls.pools.close()
 
     def __enter__(self) -> "RewardClient":
         return self
@@ -188,57 +200,27 @@ class RewardClient:
         self.close()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._address!r})"
+        return f"{type(self).__name__}({', '.join(self._addresses)!r})"
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
-        del state["_connections"]
+        del state["_calls"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._connections = Connections(self._address, self._max_message_bytes)
+        self._calls = self._make_calls()
 
     def _budget(self, timeout: Timeout) -> Budget:
         return Budget(resolve_timeout(timeout, self._timeout), self._retry)
 
-    def _call(
-        self,
-        request: AnyRequestT,
-        method: "Callable[[RewardServiceStub], _Unary[AnyRequestT, AnyResponseT]]",
-        budget: Budget,
-    ) -> AnyResponseT:
-        def attempt(remaining: float | None) -> AnyResponseT:
-            try:
-                return method(self._connections.get().stub)(request, timeout=remaining)
-            except grpc.RpcError as error:
-                raise error_from_rpc(error) from error
-
-        return run(attempt, budget)
-
-    def _exchange(
-        self,
-        draft: Draft[RequestT],
-        method: "Callable[[RewardServiceStub], _Unary[RequestT, ResponseT]]",
-        timeout: Timeout,
-    ) -> ResponseT:
-        """Sends pictures by digest where the server should know them, and whole if it does not."""
-        budget = self._budget(timeout)
-        sent = self._connections.get().sent
-        digests = draft.digests
-        known = sent.known(digests)
-        try:
-            response = self._call(draft.request(known), method, budget)
-            retained = not (known and decode.lacks_pictures(response))
-        except RewardError as error:
-            if not known or error.reason != ErrorReason.UNKNOWN_IMAGE:
-                raise
-            retained = False
-        if not retained:
-            sent.forget(digests)
-            response = self._call(draft.request(), method, budget)
-        sent.remember(digests)
-        return response
+    def _make_calls(self) -> Calls:
+        return Calls(
+            self._addresses,
+            retry=self._retry,
+            max_message_bytes=self._max_message_bytes,
+            max_in_flight=self._max_in_flight,
+        )
 
     def _events(
         self, draft: Draft[pb.CritiqueCandidatesRequest], timeout: float | None
@@ -247,8 +229,8 @@ class RewardClient:
         # Pictures go whole: a critique takes seconds, and a digest that the server does not know
         # could turn up as the failure of one item in the middle of the stream.
         request = draft.request()
-        messages, cancel = run(
-            lambda remaining: self._open(request, remaining), Budget(timeout, self._retry)
+        messages, cancel = self._calls.open(
+            request, affinity_key(draft.prompt), Budget(timeout, self._retry)
         )
         try:
             for message in messages:
@@ -260,16 +242,3 @@ class RewardClient:
         finally:
             cancel()
         reader.finish()
-
-    def _open(
-        self, request: pb.CritiqueCandidatesRequest, remaining: float | None
-    ) -> tuple[_Messages, Callable[[], object]]:
-        """The stream, once its first message is there, before which the call may be repeated; and
-        what cancels it."""
-        call = self._connections.get().stub.CritiqueCandidates(request, timeout=remaining)
-        messages = iter(call)
-        try:
-            first = list(itertools.islice(messages, 1))
-        except grpc.RpcError as error:
-            raise error_from_rpc(error) from error
-        return itertools.chain(first, messages), call.cancel

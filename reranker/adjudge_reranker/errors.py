@@ -103,7 +103,8 @@ class DeadlineExceeded(RewardError):
 
 
 class ServerFault(RewardError):
-    """The server failed, or answered something that the contract does not allow."""
+    """The server failed, or answered something that the contract does not allow; or endpoints of
+    one client serve different models."""
 
 
 class NothingJudged(RewardError):

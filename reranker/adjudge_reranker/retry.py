@@ -6,6 +6,7 @@ Everything else would fail again, or has cost the critic time already.
 """
 
 import asyncio
+import copy
 import math
 import random
 import time
@@ -84,8 +85,14 @@ class Budget:
         """Seconds left, at least 0; None for no limit."""
         return None if self._end is None else max(self._end - self._clock(), 0.0)
 
-    def pause_after(self, error: RewardError) -> float:
-        """Seconds to wait before the next attempt.
+    def part(self) -> "Budget":
+        """A budget with the same end and attempts of its own, for a part of the call."""
+        part = copy.copy(self)
+        part._num_failures = 0
+        return part
+
+    def pause_after(self, error: RewardError, *, elsewhere: bool = False) -> float:
+        """Seconds to wait before the next attempt; none if it goes `elsewhere`, to another server.
 
         Raises `error` if there must be none: repeating cannot help, the attempts are used up, or
         the pause would outlast the time that is left.
@@ -98,6 +105,8 @@ class Budget:
             and self._num_failures >= self._policy.max_attempts
         ):
             raise error
+        if elsewhere and self.remaining() != 0.0:
+            return 0.0
         bound = self._policy.backoff_bound(self._num_failures)
         pause = (error.retry_after_seconds or 0.0) + self._uniform(0.0, bound)
         remaining = self.remaining()
@@ -110,13 +119,18 @@ def run(
     attempt: Callable[[float | None], T],
     budget: Budget,
     sleep: Callable[[float], None] = time.sleep,
+    elsewhere: Callable[[], bool] = lambda: False,
 ) -> T:
-    """Calls `attempt` with the seconds left until it succeeds. Raises its last RewardError."""
+    """Calls `attempt` with the seconds left until it succeeds. Raises its last RewardError.
+
+    After a failure `elsewhere` says whether the next attempt would go to another server that has
+    not failed, so that there is no reason to pause.
+    """
     while True:
         try:
             return attempt(budget.remaining())
         except RewardError as error:
-            pause = budget.pause_after(error)
+            pause = budget.pause_after(error, elsewhere=elsewhere())
         sleep(pause)
 
 
@@ -124,13 +138,14 @@ async def run_async(
     attempt: Callable[[float | None], Awaitable[T]],
     budget: Budget,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    elsewhere: Callable[[], bool] = lambda: False,
 ) -> T:
     """The same, without blocking the event loop."""
     while True:
         try:
             return await attempt(budget.remaining())
         except RewardError as error:
-            pause = budget.pause_after(error)
+            pause = budget.pause_after(error, elsewhere=elsewhere())
         await sleep(pause)
 
 

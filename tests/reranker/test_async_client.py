@@ -86,7 +86,7 @@ def test_one_client_serves_one_event_loop_after_another(address: str) -> None:
         return (await client.score("Why?", ["so"])).rewards[0]
 
     assert len({asyncio.run(ask()) for _ in range(3)}) == 1
-    assert len(client._connections._by_loop) == 1  # those of loops that ended are swept
+    assert len(client._calls.pools._by_loop) == 1  # those of loops that ended are swept
 
 
 def test_one_client_serves_event_loops_in_several_threads(address: str) -> None:

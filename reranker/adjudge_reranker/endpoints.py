@@ -1,0 +1,139 @@
+"""Which of several servers takes the next call. Knows no channel: endpoints are numbers here.
+
+Calls about the same pictures go to the same endpoint, whose caches have them, by rendezvous hashing
+(Thaler and Ravishankar 1998), unless that endpoint has more than its share of the calls in flight:
+then to the next one in the hash's order ("Consistent hashing with bounded loads", Mirrokni, Thorup
+and Zadimoghaddam 2016). An endpoint that failed is left to rest for a while.
+"""
+
+import hashlib
+import math
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+
+from adjudge_reranker.content import Message
+from adjudge_reranker.errors import RewardError
+from adjudge_reranker.retry import RetryPolicy
+
+_SLACK: Final = 1.25
+"""Calls in flight that one endpoint may have, as a multiple of the mean over those awake. With 1,
+calls would hardly stay where the caches are; with 2 one endpoint could have twice its share."""
+
+
+@dataclass(slots=True)
+class _Endpoint:
+    in_flight: int = 0
+    num_failures: int = 0
+    """Since its last answer."""
+    rests_until: float = -math.inf
+
+
+class Endpoints:
+    """Counts calls and failures of each endpoint. Safe to share between threads."""
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        policy: RetryPolicy,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._addresses = tuple(address.encode() for address in addresses)
+        self._policy = policy
+        self._clock = clock
+        self._uniform = uniform
+        self._endpoints = [_Endpoint() for _ in addresses]
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def chosen(self, key: bytes) -> Iterator[int]:
+        """The index of the endpoint for a call about `key`, which is in flight inside the block.
+
+        A RewardError that leaves the block and says UNAVAILABLE puts the endpoint to rest.
+        """
+        index = self._take(key)
+        try:
+            yield index
+        except RewardError as error:
+            self._release(index, failure=error)
+            raise
+        except BaseException:
+            self._release(index, answered=False)  # interrupted: says nothing about the endpoint
+            raise
+        self._release(index)
+
+    def elsewhere(self) -> bool:
+        """Whether a call that just failed can go to another endpoint, so that it need not wait."""
+        if len(self._endpoints) == 1:
+            return False
+        with self._lock:
+            now = self._clock()
+            return any(endpoint.rests_until <= now for endpoint in self._endpoints)
+
+    def _take(self, key: bytes) -> int:
+        order = sorted(range(len(self._addresses)), key=lambda i: self._weight(key, i))
+        with self._lock:
+            now = self._clock()
+            awake = [i for i in order if self._endpoints[i].rests_until <= now]
+            if awake:
+                in_flight = sum(self._endpoints[i].in_flight for i in awake)
+                most = math.ceil(_SLACK * (in_flight + 1) / len(awake))
+                index = next(i for i in awake if self._endpoints[i].in_flight < most)
+            else:
+                index = min(order, key=lambda i: self._endpoints[i].rests_until)
+            self._endpoints[index].in_flight += 1
+            return index
+
+    def _release(
+        self, index: int, *, failure: RewardError | None = None, answered: bool = True
+    ) -> None:
+        with self._lock:
+            endpoint = self._endpoints[index]
+            endpoint.in_flight -= 1
+            if failure is not None and failure.code is grpc.StatusCode.UNAVAILABLE:
+                now = self._clock()
+                # Calls that were in flight together fail together: that is one failure.
+                if endpoint.rests_until <= now:
+                    endpoint.num_failures += 1
+                bound = self._policy.backoff_bound(max(endpoint.num_failures, 1))
+                rest = (failure.retry_after_seconds or 0.0) + self._uniform(bound / 2, bound)
+                endpoint.rests_until = max(endpoint.rests_until, now + rest)
+            elif answered and (failure is None or failure.reason is not None):
+                endpoint.num_failures = 0
+                endpoint.rests_until = -math.inf
+
+    def _weight(self, key: bytes, index: int) -> bytes:
+        return hashlib.blake2b(key + self._addresses[index], digest_size=8).digest()
+
+
+def checked_addresses(address: str | Iterable[str]) -> tuple[str, ...]:
+    """The addresses that a client is given. Raises TypeError or ValueError for none, for one that
+    is no text, and for one given twice, which would count as two endpoints."""
+    addresses = (address,) if isinstance(address, str) else tuple(address)
+    for one in addresses:
+        if not isinstance(one, str):
+            raise TypeError(f"an address must be a string, not {type(one).__name__}")
+    if not addresses or "" in addresses:
+        raise ValueError("an address is missing")
+    if len(set(addresses)) < len(addresses):
+        raise ValueError(f"an address is given twice: {', '.join(addresses)}")
+    return addresses
+
+
+def affinity_key(prompt: Iterable[Message]) -> bytes:
+    """32 bytes, equal for prompts with the same pictures; without any, for the same texts."""
+    parts = [part for message in prompt for part in message.parts]
+    digests = [part.wire_digest for part in parts if not isinstance(part, str)]
+    key = hashlib.sha256()
+    for piece in digests or [part.encode() for part in parts if isinstance(part, str)]:
+        key.update(len(piece).to_bytes(8, "big"))
+        key.update(piece)
+    return key.digest()
