@@ -10,8 +10,11 @@ Loads neither torch nor transformers, so that it fits beside any trainer's pins.
 
 from adjudge_reranker.admin import AdminClient, LoadedWeights
 from adjudge_reranker.aio import AsyncRewardClient
+from adjudge_reranker.bracket import Knockout, KnockoutEntry, Round
+from adjudge_reranker.bradley_terry import BradleyTerry, Difference, fit_bradley_terry
 from adjudge_reranker.client import RewardClient
 from adjudge_reranker.content import Candidate, CandidateLike, Message, Part, PromptLike, Role
+from adjudge_reranker.contest import ComparedPair
 from adjudge_reranker.errors import (
     CriticUnreadable,
     DeadlineExceeded,
@@ -24,7 +27,10 @@ from adjudge_reranker.errors import (
 )
 from adjudge_reranker.model_info import Capability, Limits, ModelInfo, Template, TemplateKind
 from adjudge_reranker.pictures import Image, ImageLike, RawPixels, to_image
+from adjudge_reranker.playoff import ScoredThenCompared
 from adjudge_reranker.ranking import (
+    AsyncComparer,
+    AsyncScorer,
     Comparer,
     RankedCandidate,
     Ranking,
@@ -33,6 +39,15 @@ from adjudge_reranker.ranking import (
     rank,
 )
 from adjudge_reranker.retry import NOT_GIVEN, NotGiven, RetryPolicy, Timeout
+from adjudge_reranker.standings import RoundRobin, Standing
+from adjudge_reranker.tournaments import (
+    async_knockout,
+    async_round_robin,
+    async_score_then_compare,
+    knockout,
+    round_robin,
+    score_then_compare,
+)
 from adjudge_reranker.types import (
     AnswerProbability,
     CompareOutcome,
@@ -56,12 +71,16 @@ __all__ = [
     "NOT_GIVEN",
     "AdminClient",
     "AnswerProbability",
+    "AsyncComparer",
     "AsyncRewardClient",
+    "AsyncScorer",
+    "BradleyTerry",
     "Candidate",
     "CandidateLike",
     "Capability",
     "CompareOutcome",
     "CompareResult",
+    "ComparedPair",
     "Comparer",
     "Comparison",
     "CriticUnreadable",
@@ -70,11 +89,14 @@ __all__ = [
     "CritiqueText",
     "CritiqueVerdict",
     "DeadlineExceeded",
+    "Difference",
     "EndReason",
     "ErrorReason",
     "Failure",
     "Image",
     "ImageLike",
+    "Knockout",
+    "KnockoutEntry",
     "Limits",
     "LoadedWeights",
     "Message",
@@ -95,15 +117,26 @@ __all__ = [
     "RewardClient",
     "RewardError",
     "Role",
+    "Round",
+    "RoundRobin",
     "ScoreOutcome",
     "ScoreResult",
+    "ScoredThenCompared",
     "Scorer",
     "ServerFault",
     "ServerUnavailable",
+    "Standing",
     "Template",
     "TemplateKind",
     "Timeout",
+    "async_knockout",
+    "async_round_robin",
+    "async_score_then_compare",
     "best_of_n",
+    "fit_bradley_terry",
+    "knockout",
     "rank",
+    "round_robin",
+    "score_then_compare",
     "to_image",
 ]

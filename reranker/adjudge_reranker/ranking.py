@@ -50,6 +50,40 @@ class Comparer(Protocol):
         candidates: Sequence[CandidateLike],
         pairs: Sequence[tuple[int, int]],
         *,
+        template: str | None = None,
+        reference: str | None = None,
+        rubric: str | None = None,
+        model: str | None = None,
+        timeout: Timeout = NOT_GIVEN,
+    ) -> CompareResult: ...
+
+
+class AsyncScorer(Protocol):
+    """A scorer that does not block. `AsyncRewardClient` is one."""
+
+    async def score(
+        self,
+        prompt: PromptLike,
+        candidates: Sequence[CandidateLike],
+        *,
+        template: str | None = None,
+        reference: str | None = None,
+        rubric: str | None = None,
+        model: str | None = None,
+        timeout: Timeout = NOT_GIVEN,
+    ) -> ScoreResult: ...
+
+
+class AsyncComparer(Protocol):
+    """A comparer that does not block. `AsyncRewardClient` is one."""
+
+    async def compare(
+        self,
+        prompt: PromptLike,
+        candidates: Sequence[CandidateLike],
+        pairs: Sequence[tuple[int, int]],
+        *,
+        template: str | None = None,
         reference: str | None = None,
         rubric: str | None = None,
         model: str | None = None,
@@ -73,6 +107,11 @@ class RankedCandidate(Generic[C]):
     def reward(self) -> float | None:
         """None if the candidate failed."""
         return None if isinstance(self.outcome, Failure) else self.outcome.reward
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether it has a reward that can be ranked, that is, a finite one."""
+        return self.reward is not None and math.isfinite(self.reward)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +149,7 @@ def rank(candidates: Sequence[C], result: ScoreResult) -> Ranking[C]:
         for index, (candidate, outcome) in enumerate(zip(candidates, result.outcomes, strict=True))
     ]
     entries.sort(key=_place)
-    if not _is_judged(entries[0].outcome):
+    if not entries[0].is_judged:
         raise NothingJudged(_why_nothing(result), failures=result.failures)
     return Ranking(tuple(entries), result.provenance)
 
@@ -178,13 +217,9 @@ def _with_evidence(
 
 def _place(entry: RankedCandidate[C]) -> tuple[bool, float, int]:
     # Not the reward alone: every comparison with NaN is false, so NaN would stay where it stands.
-    if isinstance(entry.outcome, Failure) or not _is_judged(entry.outcome):
+    if entry.reward is None or not entry.is_judged:
         return True, 0.0, entry.index
-    return False, -entry.outcome.reward, entry.index
-
-
-def _is_judged(outcome: ScoreOutcome) -> bool:
-    return not isinstance(outcome, Failure) and math.isfinite(outcome.reward)
+    return False, -entry.reward, entry.index
 
 
 def _why_nothing(result: ScoreResult) -> str:
