@@ -405,9 +405,10 @@ def test_a_refusal_that_parts_would_not_help_is_raised(
 
 
 INTERRUPTED = """
-import sys
+import signal, sys
 from adjudge_reranker import RewardClient
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 RewardClient(sys.argv[1], timeout=None).score("Why?", list("abcdef"))
 """
 
@@ -433,7 +434,10 @@ def test_an_interrupt_ends_the_parts_under_way(script: ScriptedService) -> None:
                 assert process.poll() is None
                 time.sleep(0.01)
             process.send_signal(signal.SIGINT)
-            assert process.wait(10) == -signal.SIGINT
+            try:
+                assert process.wait(10) == -signal.SIGINT
+            finally:
+                process.kill()
     finally:
         release.set()
 
