@@ -18,6 +18,8 @@ from benchmarks.engine.results import Results, environment
 from benchmarks.engine.sections import SECTIONS
 from benchmarks.engine.settings import FULL, QUICK, SMALLEST
 
+from adjudge_server import host_memory
+
 FOLDER = Path(__file__).parent.parent
 THREADS = 1
 SETTINGS = {"full": FULL, "quick": QUICK, "smallest": SMALLEST}
@@ -26,6 +28,7 @@ SETTINGS = {"full": FULL, "quick": QUICK, "smallest": SMALLEST}
 def main() -> None:
     options = _options()
     torch.set_num_threads(THREADS)
+    host_memory.keep()  # as the server does; for the floor and the baselines too
     grid = "smallest" if options.smallest else "quick" if options.quick else "full"
     settings = SETTINGS[grid]
     sections = SECTIONS | peers.sections(options.vllm, options.openrlhf)

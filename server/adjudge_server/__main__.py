@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from adjudge_server import host_memory
 from adjudge_server.config import Config
 from adjudge_server.hub import is_hub_id
 
@@ -117,6 +118,7 @@ def _prepare(config: Config) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if config.model is None or not is_hub_id(config.model):
         os.environ["HF_HUB_OFFLINE"] = "1"
+    host_memory.keep()
     warnings.filterwarnings("ignore", module="PIL")  # strangers' pictures must not fill the log
 
 
