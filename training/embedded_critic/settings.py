@@ -15,7 +15,7 @@ class Settings:
     """At which the processes meet, on loopback; 0 for a free one."""
     tower_steps: int = 2800
     pool_views: int = 36000
-    steps: int = 3900
+    steps: int = 4000
     rows: int = 3  # per process and step
     lanes: int = 6
     lane: int = 112

@@ -26,7 +26,7 @@ from embedded_critic.items import (
     scoring_exercise,
 )
 from embedded_critic.phrases import WORDS
-from embedded_critic.rubric import BY_NAME, Category, Truth
+from embedded_critic.rubric import BY_NAME, TIE_BELOW, Category, Truth
 from embedded_critic.shape_grammar import PLAIN, shape_answer, shape_pair
 from embedded_critic.shapes import COLOURS, SHAPES, ShapeTruth
 from embedded_critic.texts import Wording
@@ -133,29 +133,38 @@ def _pair(
         return respond(category, truth, question, rng, right=right)
 
     draw = rng.random()
-    if draw < 0.22:
+    if draw < 0.13:
         pair = same_wording_pair(truth, question, rng)
-    elif draw < 0.30:
+    elif draw < 0.18:
         category = single_category(rng)
         pair = draw_response(category, right=True), draw_response(category, right=False)
-    elif draw < 0.38:
+    elif draw < 0.23:
         pair = draw_response(_naming(rng), right=True), draw_response(_naming(rng), right=False)
-    elif draw < 0.45:  # both right, or both wrong
+    elif draw < 0.28:  # both right, or both wrong
         agreed = bool(rng.random() < 0.4)
         category = _category(phase, rng)
         pair = draw_response(category, right=agreed), draw_response(category, right=agreed)
-    elif draw < 0.47:
+    elif draw < 0.30:
         same = draw_response(_category(phase, rng))
         pair = same, same
-    elif draw < 0.53:  # an attack on behalf of the wrong digit
+    elif draw < 0.34:  # an attack on behalf of the wrong digit
         pair = draw_response(_naming(rng), right=True), draw_response(_FAKE_CLAIM, right=False)
-    elif draw < 0.65:
+    elif draw < 0.42:
         one = draw_response(_category(phase, rng))
         other = opposite(one, truth, rng) or draw_response(_category(phase, rng))
         pair = one, other
-    else:
+    elif draw < 0.47:  # just a tie, or just none
+        one = draw_response(_category(phase, rng))
+        others = [draw_response(_category(phase, rng)) for _ in range(4)]
+        pair = one, min(others, key=lambda other: _from_boundary(one, other, truth))
+    else:  # the hardest: what decides may be anything
         pair = draw_response(_category(phase, rng)), draw_response(_category(phase, rng))
     return pair if rng.random() < 0.5 else (pair[1], pair[0])
+
+
+def _from_boundary(one: Response, other: Response, truth: Truth) -> float:
+    """How far two responses' difference is from where ties end; scores are multiples of 5."""
+    return abs(abs(one.score(truth) - other.score(truth)) - (TIE_BELOW - 2.5))
 
 
 _FAKE_CLAIM = BY_NAME["fake_claim"]
