@@ -79,6 +79,10 @@ ACTIONS: dict[str, dict[str, Any]] = {
 }
 """Of flags that do not simply hold a value."""
 
+SWITCH_SECONDS = 0.0005
+"""After which a thread that computes in Python lets another go on. The model's thread asks for that
+after each of its hundreds of calls, and with Python's 5 ms waits longer than it works."""
+
 
 def parse(arguments: list[str]) -> Config:
     """The configuration that command-line arguments mean. Exits with status 2 on nonsense."""
@@ -119,6 +123,7 @@ def _prepare(config: Config) -> None:
     if config.model is None or not is_hub_id(config.model):
         os.environ["HF_HUB_OFFLINE"] = "1"
     host_memory.keep()
+    sys.setswitchinterval(SWITCH_SECONDS)
     warnings.filterwarnings("ignore", module="PIL")  # strangers' pictures must not fill the log
 
 

@@ -1,7 +1,9 @@
 """One queue, one model thread: batches by tokens, honours deadlines and cancellation.
 
 Callers submit prepared items and hold a future for each. The thread takes items as it is their turn
-(`fair_queue`), as many as fit the token budget, and gives them to the critic together. Between two
+(`fair_queue`), as many as fit the token budget, and gives them to the critic together: of several
+requests no more than make a pass efficient, because while everybody waits for one batch nobody
+prepares the next. Between two
 batches it does what else must be done on this thread, such as one step of each critique that is
 being written; between two rounds of that, a batch, so that neither holds up the other. It knows
 neither protobuf nor torch, only `Prepared` and `Reading`.
@@ -71,6 +73,8 @@ class _Waiting(Generic[P]):
     future: "Future[Answered]"
     caller: Caller
     since: float
+    request: object
+    """The same for all of one request."""
 
 
 class _WrongNumber(RuntimeError):
@@ -81,7 +85,9 @@ class Batcher(Generic[P]):
     """Owns the model thread. Thread-safe.
 
     `forward` is the critic's, and so is `forget`, which frees memory. `max_batch_tokens` bounds a
-    batch, a shared prefix counted once; an item larger than that runs alone. `max_queue_tokens`
+    batch, a shared prefix counted once; an item larger than that runs alone. A batch that has
+    `enough_tokens` beside shared prefixes, which may be known, takes no further request; a turn in
+    the queue is as long. None: as many as fit, item by item. `max_queue_tokens`
     bounds what waits; a request that comes to an empty queue is always accepted, or it could never
     be. `clock` is in seconds.
     """
@@ -92,6 +98,7 @@ class Batcher(Generic[P]):
         *,
         max_batch_tokens: int,
         max_queue_tokens: int,
+        enough_tokens: int | None = None,
         forget: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -99,8 +106,9 @@ class Batcher(Generic[P]):
         self._forget = forget
         self._max_batch_tokens = max_batch_tokens
         self._max_queue_tokens = max_queue_tokens
+        self._enough_tokens = enough_tokens
         self._clock = clock
-        self._queue: FairQueue[_Waiting[P]] = FairQueue()
+        self._queue: FairQueue[_Waiting[P]] = FairQueue(enough_tokens or 0)
         self._tasks: deque[Callable[[], None]] = deque()
         self._queued_tokens = 0
         self._changed = threading.Condition()
@@ -117,8 +125,9 @@ class Batcher(Generic[P]):
         (never computed), or CriticFailure.
         """
         now = self._clock()
+        request = object()
         waiting = [
-            _Waiting(item, tokens, Future(), caller, now)
+            _Waiting(item, tokens, Future(), caller, now, request)
             for item, tokens in zip(items, _counted(items), strict=True)
         ]
         tokens = sum(w.tokens for w in waiting)
@@ -200,12 +209,14 @@ class Batcher(Generic[P]):
     def _take_batch(self) -> "list[_Waiting[P]]":
         batch: list[_Waiting[P]] = []
         groups: set[str] = set()
-        tokens = 0
+        tokens = own_tokens = 0
         while self._queue:
             waiting = self._queue.next
             cost = waiting.item.own_tokens
             cost += 0 if waiting.item.group in groups else waiting.item.shared_tokens
             if batch and tokens + cost > self._max_batch_tokens:
+                break
+            if batch and batch[-1].request is not waiting.request and self._is_enough(own_tokens):
                 break
             wanted = self._is_wanted(waiting)
             self._queue.pop(cost if wanted else 0)
@@ -214,7 +225,11 @@ class Batcher(Generic[P]):
                 batch.append(waiting)
                 groups.add(waiting.item.group)
                 tokens += cost
+                own_tokens += waiting.item.own_tokens
         return batch
+
+    def _is_enough(self, own_tokens: int) -> bool:
+        return self._enough_tokens is not None and own_tokens >= self._enough_tokens
 
     def _is_wanted(self, waiting: "_Waiting[P]") -> bool:
         if not waiting.future.set_running_or_notify_cancel():

@@ -2,13 +2,14 @@
 
 Start-time fair queueing on two levels: whoever has been given the fewest tokens comes next, and who
 comes anew begins where the others stand, so that nobody saves up turns, a small request does not
-wait for a large one to end, and none waits for ever. Within a request, in order. Not thread-safe.
+wait for a large one to end, and none waits for ever. A turn is a quantum of tokens, so that a
+request that fits in one is not taken apart. Within a request, in order. Not thread-safe.
 """
 
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -17,37 +18,53 @@ T = TypeVar("T")
 class _Turns(Generic[T]):
     """Things that take turns, by what each was given."""
 
-    def __init__(self) -> None:
+    def __init__(self, quantum: float) -> None:
+        self._quantum = quantum
         self._heap: list[tuple[float, int, T]] = []
+        """Those whose turn it is not."""
+        self._turn: tuple[float, int, T] | None = None
+        self._spent = 0.0
+        """In this turn."""
         self._number = 0
         self._now = 0.0
         """What the last one that had its turn had been given before."""
 
     def __bool__(self) -> bool:
-        return bool(self._heap)
+        return bool(self._heap) or self._turn is not None
 
     def __iter__(self) -> Iterator[T]:
-        return (thing for _, _, thing in self._heap)
+        entries = self._heap if self._turn is None else [self._turn, *self._heap]
+        return (thing for _, _, thing in entries)
 
     def join(self, thing: T) -> None:
         self._push(self._now, thing)
 
     @property
     def next(self) -> T:
-        return self._heap[0][2]
+        if self._turn is None:
+            self._turn = heapq.heappop(self._heap)
+            self._spent, self._now = 0.0, self._turn[0]
+        return self._turn[2]
 
-    def charge(self, amount: float) -> None:
-        """To whoever is next."""
-        given, _, thing = heapq.heappop(self._heap)
-        self._now = given
-        self._push(given + amount, thing)
+    def charge(self, amount: float, *, may_end: bool = True) -> bool:
+        """To whoever is next. Whether that was the end of the turn."""
+        thing = self.next
+        self._spent += amount
+        if self._spent < self._quantum or not may_end:
+            return False
+        self._turn = None
+        self._push(self._now + self._spent, thing)
+        return True
 
     def leave(self) -> None:
         """Whoever is next has nothing more to do."""
-        self._now, _, _ = heapq.heappop(self._heap)
+        _ = self.next
+        self._turn = None
 
     def keep(self, wanted: Callable[[T], object]) -> None:
         """Only those."""
+        if self._turn is not None and not wanted(self._turn[2]):
+            self._turn = None
         self._heap = [entry for entry in self._heap if wanted(entry[2])]
         heapq.heapify(self._heap)
 
@@ -59,14 +76,15 @@ class _Turns(Generic[T]):
 @dataclass(slots=True)
 class _Client(Generic[T]):
     name: str
-    requests: _Turns[deque[T]] = field(default_factory=_Turns)
+    requests: _Turns[deque[T]]
 
 
 class FairQueue(Generic[T]):
-    """Things that wait, of requests of clients."""
+    """Things that wait, of requests of clients. `quantum` is in tokens."""
 
-    def __init__(self) -> None:
-        self._turns: _Turns[_Client[T]] = _Turns()
+    def __init__(self, quantum: float = 0.0) -> None:
+        self._quantum = quantum
+        self._turns: _Turns[_Client[T]] = _Turns(quantum)
         self._clients: dict[str, _Client[T]] = {}
 
     def __bool__(self) -> bool:
@@ -82,7 +100,7 @@ class FairQueue(Generic[T]):
         if not things:
             return
         if client not in self._clients:
-            self._clients[client] = _Client(client)
+            self._clients[client] = _Client(client, _Turns(self._quantum))
             self._turns.join(self._clients[client])
         self._clients[client].requests.join(things)
 
@@ -108,11 +126,12 @@ class FairQueue(Generic[T]):
         request = client.requests.next
         thing = request.popleft()
         if request:
-            client.requests.charge(cost)
+            is_between = client.requests.charge(cost)
         else:
             client.requests.leave()
+            is_between = True
         if client.requests:
-            self._turns.charge(cost)
+            self._turns.charge(cost, may_end=is_between)
         else:
             self._turns.leave()
             del self._clients[client.name]

@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 SERVICE = reward_pb2.DESCRIPTOR.services_by_name["RewardService"].full_name
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
+ENOUGH_ON_CPU, ENOUGH = 2048, 8192
+"""Tokens with which a batch is as cheap per token as it gets."""
 
 
 class Server:
@@ -94,6 +96,7 @@ class Server:
             critic.forward,
             max_batch_tokens=self.config.max_batch_tokens,
             max_queue_tokens=self.config.max_queue_tokens,
+            enough_tokens=ENOUGH_ON_CPU if critic.card.device == "cpu" else ENOUGH,
             forget=critic.forget,
         )
         return Judge(critic, batcher, self._pool, self_check)

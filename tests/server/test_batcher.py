@@ -63,12 +63,17 @@ def name_of(answer: Reading) -> str:
 
 @contextmanager
 def batching(
-    model: Model, *, max_batch_tokens: int = 100, max_queue_tokens: int = 1000
+    model: Model,
+    *,
+    max_batch_tokens: int = 100,
+    max_queue_tokens: int = 1000,
+    enough_tokens: int | None = None,
 ) -> Iterator[Batcher[Item]]:
     batcher: Batcher[Item] = Batcher(
         model.forward,
         max_batch_tokens=max_batch_tokens,
         max_queue_tokens=max_queue_tokens,
+        enough_tokens=enough_tokens,
         clock=model.clock,
     )
     try:
@@ -123,6 +128,23 @@ def test_requests_that_wait_together_are_answered_together() -> None:
         batcher.submit(items("c"))
     (batch,) = model.batches
     assert sorted(batch) == ["a", "b", "c"]
+
+
+def test_a_batch_with_enough_takes_no_further_request_and_none_apart() -> None:
+    model = Model()
+    with batching(model, enough_tokens=4) as batcher, held(batcher):
+        for names in ("abc", "de", "fghi", "o"):
+            batcher.submit(items(names), Caller(names))
+    assert [set(batch) for batch in model.batches] == [set("abcde"), set("fghi"), set("o")]
+
+
+def test_enough_is_counted_without_what_is_shared() -> None:
+    model = Model()
+    with batching(model, enough_tokens=2) as batcher, held(batcher):
+        batcher.submit([Item("a", 1, group="one", shared_tokens=40)])
+        batcher.submit([Item("b", 1, group="two", shared_tokens=40)])
+        batcher.submit(items("c"))
+    assert [set(batch) for batch in model.batches] == [set("ab"), set("c")]
 
 
 def cost(batch: Sequence[Item]) -> int:

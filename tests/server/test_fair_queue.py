@@ -14,10 +14,11 @@ REQUESTS = st.lists(
     min_size=1,
     max_size=12,
 )
+QUANTA = st.sampled_from([0, 1, 5, 30])
 
 
-def filled(requests: list[tuple[str, list[int]]]) -> FairQueue[Thing]:
-    queue: FairQueue[Thing] = FairQueue()
+def filled(requests: list[tuple[str, list[int]]], quantum: int = 0) -> FairQueue[Thing]:
+    queue: FairQueue[Thing] = FairQueue(quantum)
     for number, (client, costs) in enumerate(requests):
         queue.add(client, [(client, number, place, cost) for place, cost in enumerate(costs)])
     return queue
@@ -32,11 +33,11 @@ def drain(queue: FairQueue[Thing]) -> list[Thing]:
     return taken
 
 
-@given(REQUESTS)
+@given(REQUESTS, QUANTA)
 def test_everything_is_taken_once_and_each_request_in_order(
-    requests: list[tuple[str, list[int]]],
+    requests: list[tuple[str, list[int]]], quantum: int
 ) -> None:
-    queue = filled(requests)
+    queue = filled(requests, quantum)
     waiting = sorted(queue)
     taken = drain(queue)
     assert sorted(taken) == waiting
@@ -45,10 +46,13 @@ def test_everything_is_taken_once_and_each_request_in_order(
         assert places == sorted(places)
 
 
-@given(REQUESTS)
-def test_clients_that_wait_are_never_far_apart(requests: list[tuple[str, list[int]]]) -> None:
-    """By no more than the largest cost, as long as both have something that waits."""
-    queue = filled(requests)
+@given(REQUESTS, QUANTA)
+def test_clients_that_wait_are_never_far_apart(
+    requests: list[tuple[str, list[int]]], quantum: int
+) -> None:
+    """By no more than the largest cost and two turns, one of the client and one of its request, as
+    long as both have something that waits."""
+    queue = filled(requests, quantum)
     left = Counter(thing[0] for thing in queue)
     given_to: Counter[str] = Counter()
     while queue:
@@ -56,7 +60,18 @@ def test_clients_that_wait_are_never_far_apart(requests: list[tuple[str, list[in
         given_to[thing[0]] += thing[3]
         left[thing[0]] -= 1
         waiting = [given_to[client] for client, count in left.items() if count]
-        assert not waiting or max(waiting) - min(waiting) <= 9
+        assert not waiting or max(waiting) - min(waiting) <= 9 + 2 * quantum
+
+
+@given(REQUESTS, QUANTA)
+def test_a_request_that_fits_in_a_turn_is_not_taken_apart(
+    requests: list[tuple[str, list[int]]], quantum: int
+) -> None:
+    order = [thing[1] for thing in drain(filled(requests, quantum))]
+    for number, (_, costs) in enumerate(requests):
+        if sum(costs) <= quantum:
+            first = order.index(number)
+            assert order[first : first + len(costs)] == [number] * len(costs)
 
 
 @given(st.integers(1, 50))
@@ -77,17 +92,18 @@ def test_a_small_request_of_the_same_client_does_not_wait_for_its_large_one() ->
     assert 1 in [queue.pop(1)[1] for _ in range(2)]
 
 
-@given(REQUESTS, st.sampled_from("abc"))
+@given(REQUESTS, QUANTA, st.sampled_from("abc"), st.integers(0, 5))
 def test_what_is_not_kept_is_gone_and_the_rest_has_its_turns(
-    requests: list[tuple[str, list[int]]], unwanted: str
+    requests: list[tuple[str, list[int]]], quantum: int, unwanted: str, num_taken: int
 ) -> None:
-    queue = filled(requests)
+    queue = filled(requests, quantum)
+    taken = [queue.pop(queue.next[3]) for _ in range(min(num_taken, len(list(queue))))]
     queue.keep(lambda thing: thing[0] != unwanted and thing[2] % 2 == 0)
     expected = sorted(
         (client, number, place, cost)
         for number, (client, costs) in enumerate(requests)
         for place, cost in enumerate(costs)
-        if client != unwanted and place % 2 == 0
+        if client != unwanted and place % 2 == 0 and (client, number, place, cost) not in taken
     )
     assert sorted(drain(queue)) == expected
     queue.add(unwanted, [(unwanted, 0, 0, 1)])
