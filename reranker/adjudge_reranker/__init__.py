@@ -8,6 +8,7 @@ with RewardClient("127.0.0.1:50051") as client:
 Loads neither torch nor transformers, so that it fits beside any trainer's pins.
 """
 
+from adjudge_reranker.access import Tls
 from adjudge_reranker.admin import AdminClient, LoadedWeights
 from adjudge_reranker.aio import AsyncRewardClient
 from adjudge_reranker.bracket import Knockout, KnockoutEntry, Round
@@ -35,6 +36,7 @@ from adjudge_reranker.ranking import (
     RankedCandidate,
     Ranking,
     Scorer,
+    async_best_of_n,
     best_of_n,
     rank,
 )
@@ -129,6 +131,8 @@ __all__ = [
     "Template",
     "TemplateKind",
     "Timeout",
+    "Tls",
+    "async_best_of_n",
     "async_knockout",
     "async_round_robin",
     "async_score_then_compare",

@@ -7,11 +7,12 @@ from types import TracebackType
 import grpc
 
 from adjudge.v1 import admin_pb2 as pb
+from adjudge_reranker.access import Tls, resolve_access
 from adjudge_reranker.channel import DEFAULT_MAX_MESSAGE_BYTES, Connection, Connections
 from adjudge_reranker.decode import seconds
 from adjudge_reranker.encode import checked_epoch
 from adjudge_reranker.errors import error_from_rpc
-from adjudge_reranker.retry import NOT_GIVEN, Timeout, checked_timeout, resolve_timeout
+from adjudge_reranker.retry import NOT_GIVEN, NotGiven, Timeout, checked_timeout, resolve_timeout
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +38,34 @@ class AdminClient:
     `RewardClient.model` tells, by fingerprint and epoch.
     """
 
-    def __init__(self, address: str = "127.0.0.1:50051", *, timeout: float | None = 600.0) -> None:
-        """`timeout`, in seconds, is that of calls which give none."""
+    def __init__(
+        self,
+        address: str = "127.0.0.1:50051",
+        *,
+        token: str | Path | NotGiven | None = NOT_GIVEN,
+        tls: Tls | NotGiven | None = NOT_GIVEN,
+        token_over_plaintext: bool = False,
+        timeout: float | None = 600.0,
+    ) -> None:
+        """`timeout`, in seconds, is that of calls which give none.
+
+        `token`, `tls` and `token_over_plaintext` are those of `RewardClient`; the token is one of
+        the server's admin tokens, and ADJUDGE_ADMIN_TOKEN goes before ADJUDGE_TOKEN.
+        """
         if timeout is not None:
             checked_timeout(timeout)
         self._address = address
         self._timeout = timeout
-        self._connections = Connections(lambda: Connection(address, DEFAULT_MAX_MESSAGE_BYTES))
+        access = resolve_access(
+            (address,),
+            token,
+            tls,
+            token_over_plaintext=token_over_plaintext,
+            token_variables=("ADJUDGE_ADMIN_TOKEN", "ADJUDGE_TOKEN"),
+        )
+        self._connections = Connections(
+            lambda: Connection(address, DEFAULT_MAX_MESSAGE_BYTES, access)
+        )
 
     def load_weights(
         self,
@@ -65,8 +87,11 @@ class AdminClient:
         epoch = checked_epoch(expected_epoch)
         request = pb.LoadWeightsRequest(path=path, model=model or "", expected_epoch=epoch)
         try:
-            response = self._connections.get().admin.LoadWeights(
-                request, timeout=resolve_timeout(timeout, self._timeout)
+            connection = self._connections.get()
+            response = connection.admin.LoadWeights(
+                request,
+                timeout=resolve_timeout(timeout, self._timeout),
+                metadata=connection.metadata(),
             )
         except grpc.RpcError as error:
             raise error_from_rpc(error) from error

@@ -1,6 +1,7 @@
 """The client for asyncio; its twin, `client`, describes the methods in full."""
 
 from collections.abc import AsyncIterator, Iterable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -8,6 +9,7 @@ import grpc
 
 from adjudge.v1 import reward_pb2 as pb
 from adjudge_reranker import decode, encode
+from adjudge_reranker.access import Tls, resolve_access
 from adjudge_reranker.aio_calls import AsyncCalls
 from adjudge_reranker.channel import DEFAULT_MAX_MESSAGE_BYTES
 from adjudge_reranker.content import CandidateLike, PromptLike
@@ -20,6 +22,7 @@ from adjudge_reranker.parts import COMPARE, SCORE
 from adjudge_reranker.retry import (
     NOT_GIVEN,
     Budget,
+    NotGiven,
     RetryPolicy,
     Timeout,
     checked_timeout,
@@ -44,6 +47,9 @@ class AsyncRewardClient:
         self,
         address: str | Sequence[str] = "127.0.0.1:50051",
         *,
+        token: str | Path | NotGiven | None = NOT_GIVEN,
+        tls: Tls | NotGiven | None = NOT_GIVEN,
+        token_over_plaintext: bool = False,
         timeout: float | None = 60.0,
         retry: RetryPolicy | None = None,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
@@ -58,10 +64,15 @@ class AsyncRewardClient:
 
         At most `max_in_flight` calls are made at a time, in each event loop; others wait, within
         their timeout. Critiques count until their first event.
+
+        `token`, `tls` and `token_over_plaintext` are those of `RewardClient`.
         """
         if timeout is not None:
             checked_timeout(timeout)
         self._addresses = checked_addresses(address)
+        self._access = resolve_access(
+            self._addresses, token, tls, token_over_plaintext=token_over_plaintext
+        )
         self._timeout = timeout
         self._retry = retry or RetryPolicy()
         self._max_message_bytes = max_message_bytes
@@ -214,6 +225,7 @@ class AsyncRewardClient:
     def _make_calls(self) -> AsyncCalls:
         return AsyncCalls(
             self._addresses,
+            access=self._access,
             retry=self._retry,
             max_message_bytes=self._max_message_bytes,
             max_in_flight=self._max_in_flight,

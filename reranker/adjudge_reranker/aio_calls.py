@@ -8,6 +8,7 @@ import grpc
 
 from adjudge.v1 import reward_pb2 as pb
 from adjudge_reranker import decode
+from adjudge_reranker.access import Access, Metadata
 from adjudge_reranker.assembly import Assembly, Job
 from adjudge_reranker.channel import AsyncConnection, AsyncConnections
 from adjudge_reranker.decode_model import model_info
@@ -37,11 +38,14 @@ class AsyncPool:
         self,
         addresses: Sequence[str],
         *,
+        access: Access,
         retry: RetryPolicy,
         max_message_bytes: int,
         max_in_flight: int,
     ) -> None:
-        self.connections = [AsyncConnection(address, max_message_bytes) for address in addresses]
+        self.connections = [
+            AsyncConnection(address, max_message_bytes, access) for address in addresses
+        ]
         self.endpoints = Endpoints(addresses, retry)
         self.slots = AsyncSlots(max_in_flight)
         self.limits: dict[str, Limits] = {}
@@ -59,6 +63,7 @@ class AsyncCalls:
         self,
         addresses: Sequence[str],
         *,
+        access: Access,
         retry: RetryPolicy,
         max_message_bytes: int,
         max_in_flight: int,
@@ -68,6 +73,7 @@ class AsyncCalls:
         self.pools = AsyncConnections(
             lambda: AsyncPool(
                 addresses,
+                access=access,
                 retry=retry,
                 max_message_bytes=max_message_bytes,
                 max_in_flight=max_in_flight,
@@ -83,7 +89,11 @@ class AsyncCalls:
     ) -> AnyResponseT:
         """One call, repeated as `budget` allows."""
         return await self._repeated(
-            lambda connection: _invoke(method(connection.stub), request, budget), key, budget
+            lambda connection: _invoke(
+                method(connection.stub), request, budget, connection.metadata()
+            ),
+            key,
+            budget,
         )
 
     async def judge(
@@ -152,7 +162,7 @@ class AsyncCalls:
             rpc, sent = method(connection.stub), connection.sent
             known = sent.known(digests)
             try:
-                response = await _invoke(rpc, draft.request(known), budget)
+                response = await _invoke(rpc, draft.request(known), budget, connection.metadata())
                 retained = not (known and decode.lacks_pictures(response))
             except RewardError as error:
                 if not known or error.reason != ErrorReason.UNKNOWN_IMAGE:
@@ -160,7 +170,7 @@ class AsyncCalls:
                 retained = False
             if not retained:
                 sent.forget(digests)
-                response = await _invoke(rpc, draft.request(), budget)
+                response = await _invoke(rpc, draft.request(), budget, connection.metadata())
             sent.remember(digests)
             return response
 
@@ -215,10 +225,13 @@ class AsyncCalls:
 
 
 async def _invoke(
-    rpc: "_Unary[AnyRequestT, AnyResponseT]", request: AnyRequestT, budget: Budget
+    rpc: "_Unary[AnyRequestT, AnyResponseT]",
+    request: AnyRequestT,
+    budget: Budget,
+    metadata: Metadata,
 ) -> AnyResponseT:
     try:
-        return await rpc(request, timeout=budget.remaining())
+        return await rpc(request, timeout=budget.remaining(), metadata=metadata)
     except grpc.RpcError as error:
         raise error_from_rpc(error) from error
 
@@ -226,7 +239,9 @@ async def _invoke(
 async def _opened(
     connection: AsyncConnection, request: pb.CritiqueCandidatesRequest, budget: Budget
 ) -> tuple[Messages, Callable[[], Any]]:
-    call = connection.stub.CritiqueCandidates(request, timeout=budget.remaining())
+    call = connection.stub.CritiqueCandidates(
+        request, timeout=budget.remaining(), metadata=connection.metadata()
+    )
     messages = aiter(call)
     try:
         first = await anext(messages, None)

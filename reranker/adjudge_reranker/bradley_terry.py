@@ -103,7 +103,7 @@ def fit_bradley_terry(
     wins = wins[np.ix_(connected, connected)]
     wins += np.where(wins + wins.T > 0, prior / 2, 0.0)
     strengths = _maximum(wins)
-    covariance = np.linalg.pinv(_information(wins, strengths), hermitian=True)
+    covariance = _covariance(_information(wins, strengths))
     return BradleyTerry(
         tuple(connected.tolist()),
         tuple(strengths.tolist()),
@@ -175,6 +175,15 @@ def _maximum(wins: _Floats) -> _Floats:
             return np.asarray(strengths - strengths.mean())
         strengths, likelihood = stepped, new
     raise ArithmeticError(f"the Bradley-Terry fit did not converge in {_MAX_STEPS} steps")
+
+
+def _covariance(information: _Floats) -> _Floats:
+    """The pseudo-inverse, whose one singular direction is known: a general one must guess from
+    rounding errors which eigenvalue is 0, and inverts it where it guesses wrong."""
+    size = len(information)
+    scale = np.trace(information) / size
+    inverse = np.linalg.inv(information + scale / size)
+    return np.asarray(inverse - 1 / (scale * size))
 
 
 def _log_likelihood(wins: _Floats, strengths: _Floats) -> float:

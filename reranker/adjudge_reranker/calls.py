@@ -2,6 +2,7 @@
 `aio_calls` has the twin for asyncio.
 """
 
+import contextvars
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ import grpc
 
 from adjudge.v1 import reward_pb2 as pb
 from adjudge_reranker import decode
+from adjudge_reranker.access import Access
 from adjudge_reranker.assembly import Assembly, Job
 from adjudge_reranker.channel import Connection, Connections
 from adjudge_reranker.decode_model import model_info
@@ -42,11 +44,12 @@ class Pool:
         self,
         addresses: Sequence[str],
         *,
+        access: Access,
         retry: RetryPolicy,
         max_message_bytes: int,
         max_in_flight: int,
     ) -> None:
-        self.connections = [Connection(address, max_message_bytes) for address in addresses]
+        self.connections = [Connection(address, max_message_bytes, access) for address in addresses]
         self.endpoints = Endpoints(addresses, retry)
         self.slots = Slots(max_in_flight)
         self.limits: dict[str, Limits] = {}
@@ -64,6 +67,7 @@ class Calls:
         self,
         addresses: Sequence[str],
         *,
+        access: Access,
         retry: RetryPolicy,
         max_message_bytes: int,
         max_in_flight: int,
@@ -73,6 +77,7 @@ class Calls:
         self.pools = Connections(
             lambda: Pool(
                 addresses,
+                access=access,
                 retry=retry,
                 max_message_bytes=max_message_bytes,
                 max_in_flight=max_in_flight,
@@ -89,7 +94,11 @@ class Calls:
         """One call, repeated as `budget` allows."""
         invoke = Halt().invoke
         return self._repeated(
-            lambda connection: invoke(method(connection.stub), request, budget), key, budget
+            lambda connection: invoke(
+                method(connection.stub), request, budget, connection.metadata()
+            ),
+            key,
+            budget,
         )
 
     def judge(
@@ -157,7 +166,7 @@ class Calls:
             rpc, sent = method(connection.stub), connection.sent
             known = sent.known(digests)
             try:
-                response = invoke(rpc, draft.request(known), budget)
+                response = invoke(rpc, draft.request(known), budget, connection.metadata())
                 retained = not (known and decode.lacks_pictures(response))
             except RewardError as error:
                 if not known or error.reason != ErrorReason.UNKNOWN_IMAGE:
@@ -165,7 +174,7 @@ class Calls:
                 retained = False
             if not retained:
                 sent.forget(digests)
-                response = invoke(rpc, draft.request(), budget)
+                response = invoke(rpc, draft.request(), budget, connection.metadata())
             sent.remember(digests)
             return response
 
@@ -200,11 +209,16 @@ class Calls:
             except RewardError as error:
                 return error
 
+        here = contextvars.copy_context()  # the span that all of them are made under
+
+        def in_context(job: Job[RequestT]) -> ResultT | RewardError:
+            return here.copy().run(ask, job)
+
         assembly: Assembly[RequestT, ResultT] = Assembly(parts)
         with ThreadPoolExecutor(min(len(parts), self._max_in_flight)) as threads:
             try:
                 while jobs := assembly.jobs():
-                    for job, answer in zip(jobs, threads.map(ask, jobs), strict=True):
+                    for job, answer in zip(jobs, threads.map(in_context, jobs), strict=True):
                         assembly.put(job.index, answer)
             except BaseException:
                 threads.shutdown(wait=False, cancel_futures=True)
@@ -224,7 +238,9 @@ class Calls:
 def _opened(
     connection: Connection, request: pb.CritiqueCandidatesRequest, budget: Budget
 ) -> tuple[Messages, Callable[[], Any]]:
-    call = connection.stub.CritiqueCandidates(request, timeout=budget.remaining())
+    call = connection.stub.CritiqueCandidates(
+        request, timeout=budget.remaining(), metadata=connection.metadata()
+    )
     messages = iter(call)
     try:
         first = list(itertools.islice(messages, 1))

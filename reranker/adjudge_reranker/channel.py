@@ -13,10 +13,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar, cast
 
-import grpc
-import grpc.aio
-
 from adjudge.v1 import admin_pb2_grpc, reward_pb2_grpc
+from adjudge_reranker.access import NO_ACCESS, Access, Options
 
 if TYPE_CHECKING:
     from adjudge.v1.reward_pb2_grpc import RewardServiceAsyncStub
@@ -25,7 +23,7 @@ DEFAULT_MAX_MESSAGE_BYTES: Final = 64 * 2**20
 _MAX_DIGESTS = 4096
 
 
-def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
+def channel_options(max_message_bytes: int) -> Options:
     return [
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
@@ -83,8 +81,10 @@ class SentPictures:
 class Connection:
     """A channel of the blocking API, in one process."""
 
-    def __init__(self, address: str, max_message_bytes: int) -> None:
-        self._channel = grpc.insecure_channel(address, channel_options(max_message_bytes))
+    def __init__(self, address: str, max_message_bytes: int, access: Access = NO_ACCESS) -> None:
+        self._channel = access.channel(address, channel_options(max_message_bytes))
+        self.metadata = access.metadata
+        """What every call carries."""
         self.stub = reward_pb2_grpc.RewardServiceStub(self._channel)
         self.admin = admin_pb2_grpc.AdminServiceStub(self._channel)
         self.sent = SentPictures()
@@ -96,8 +96,10 @@ class Connection:
 class AsyncConnection:
     """A channel of the asyncio API, in one event loop."""
 
-    def __init__(self, address: str, max_message_bytes: int) -> None:
-        self._channel = grpc.aio.insecure_channel(address, channel_options(max_message_bytes))
+    def __init__(self, address: str, max_message_bytes: int, access: Access = NO_ACCESS) -> None:
+        self._channel = access.async_channel(address, channel_options(max_message_bytes))
+        self.metadata = access.metadata
+        """What every call carries."""
         stub = reward_pb2_grpc.RewardServiceStub(self._channel)
         self.stub = cast("RewardServiceAsyncStub", stub)
         self.sent = SentPictures()

@@ -1,6 +1,7 @@
 """The client that blocks. `aio` has its twin; how calls are made is in `calls`."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -8,6 +9,7 @@ import grpc
 
 from adjudge.v1 import reward_pb2 as pb
 from adjudge_reranker import decode, encode
+from adjudge_reranker.access import Tls, resolve_access
 from adjudge_reranker.calls import Calls
 from adjudge_reranker.channel import DEFAULT_MAX_MESSAGE_BYTES
 from adjudge_reranker.content import CandidateLike, PromptLike
@@ -20,6 +22,7 @@ from adjudge_reranker.parts import COMPARE, SCORE
 from adjudge_reranker.retry import (
     NOT_GIVEN,
     Budget,
+    NotGiven,
     RetryPolicy,
     Timeout,
     checked_timeout,
@@ -49,6 +52,9 @@ class RewardClient:
         self,
         address: str | Sequence[str] = "127.0.0.1:50051",
         *,
+        token: str | Path | NotGiven | None = NOT_GIVEN,
+        tls: Tls | NotGiven | None = NOT_GIVEN,
+        token_over_plaintext: bool = False,
         timeout: float | None = 60.0,
         retry: RetryPolicy | None = None,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
@@ -63,10 +69,19 @@ class RewardClient:
 
         At most `max_in_flight` calls are made at a time, by all threads together; others wait,
         within their timeout. Critiques count until their first event.
+
+        `token` opens a server that asks for one; a Path is that of a file that holds it, which may
+        be replaced while the client lives. It goes in plain text to this machine only, unless
+        `token_over_plaintext`. With `tls` the client speaks TLS. Where they are left out the
+        environment decides (see `access`), and None is none whatever it says. Raises ValueError for
+        a token or files that cannot be used.
         """
         if timeout is not None:
             checked_timeout(timeout)
         self._addresses = checked_addresses(address)
+        self._access = resolve_access(
+            self._addresses, token, tls, token_over_plaintext=token_over_plaintext
+        )
         self._timeout = timeout
         self._retry = retry or RetryPolicy()
         self._max_message_bytes = max_message_bytes
@@ -217,6 +232,7 @@ class RewardClient:
     def _make_calls(self) -> Calls:
         return Calls(
             self._addresses,
+            access=self._access,
             retry=self._retry,
             max_message_bytes=self._max_message_bytes,
             max_in_flight=self._max_in_flight,

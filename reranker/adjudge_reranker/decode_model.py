@@ -72,4 +72,10 @@ def _limits(limits: pb.Limits) -> Limits:
         max_critique_tokens=limits.max_critique_tokens,
         max_retained_bytes=limits.max_retained_bytes,
         max_retained_seconds=seconds(limits, "max_retained_duration"),
+        max_retained_total_bytes=limits.max_retained_total_bytes,
+        max_open_bytes=limits.max_open_bytes,
+        max_open_critiques=limits.max_open_critiques,
+        max_streams=limits.max_streams,
+        max_image_side=limits.max_image_side,
+        image_formats=tuple(limits.image_formats),
     )

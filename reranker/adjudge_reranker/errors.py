@@ -13,6 +13,7 @@ An error stands for a whole call (then it is raised) or for one item of it (then
 without a server, such as a candidate of the wrong type, are Python's own TypeError and ValueError.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Final, cast
@@ -20,6 +21,8 @@ from typing import Any, Final, cast
 import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
+
+from adjudge_reranker import handshakes
 
 _DOMAIN = "adjudge"
 _PREFIX = "ERROR_REASON_"
@@ -47,6 +50,7 @@ class ErrorReason(StrEnum):
     CRITIC_FAILURE = "CRITIC_FAILURE"
     PATH_NOT_ALLOWED = "PATH_NOT_ALLOWED"
     WEIGHTS_REFUSED = "WEIGHTS_REFUSED"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
 
 
 class RewardError(Exception):
@@ -135,6 +139,7 @@ KIND_BY_REASON: Final[Mapping[str, type[RewardError]]] = {
     ErrorReason.CRITIC_FAILURE: ServerFault,
     ErrorReason.PATH_NOT_ALLOWED: RequestRefused,
     ErrorReason.WEIGHTS_REFUSED: RequestRefused,
+    ErrorReason.UNAUTHENTICATED: RequestRefused,
 }
 
 # For failures without a reason of ours: gRPC's own, a proxy's, or a newer server's.
@@ -159,6 +164,7 @@ KIND_BY_CODE: Final[Mapping[grpc.StatusCode, type[RewardError]]] = {
     grpc.StatusCode.UNAUTHENTICATED: RequestRefused,
 }
 
+_RESOURCE_EXHAUSTED: Final = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
 _CODE_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -187,14 +193,50 @@ def error_from_status(status: status_pb2.Status) -> RewardError:
 
 def error_from_rpc(error: grpc.RpcError) -> RewardError:
     """The error that a failed call, synchronous or not, stands for."""
-    code = error.code()
-    status = status_pb2.Status(code=code.value[0], message=error.details() or "")
+    code, said = error.code(), error.details() or ""
+    if code is grpc.StatusCode.UNAVAILABLE:
+        if handshakes.is_refused(said):
+            # Another code than gRPC's, for UNAVAILABLE is what is worth repeating.
+            return RequestRefused(
+                f"the TLS handshake failed, as it would again: {said} (check the authorities given"
+                " as ca or ADJUDGE_TLS_CA, the name in the server's certificate, its dates, and"
+                " whether the server speaks TLS)",
+                code=grpc.StatusCode.UNAUTHENTICATED,
+            )
+        if handshakes.may_be_refused(said):
+            said += (
+                " (so does a server that wants TLS, or a client certificate of its own authorities"
+                " that has not expired)"
+            )
+    status = status_pb2.Status(code=code.value[0], message=said)
     # Read here rather than with grpcio-status, each release of which caps protobuf.
     trailers = cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
     for key, value in trailers:
         if key == _DETAILS_KEY and isinstance(value, bytes):
             _merge_details(status, value)
-    return error_from_status(status)
+    return _too_large(status) or error_from_status(status)
+
+
+_TOO_LARGE: Final = re.compile(
+    r"(CLIENT|SERVER): (Sent|Received) message larger than max \((\d+) vs\. (\d+)\)"
+)
+
+
+def _too_large(status: status_pb2.Status) -> RewardError | None:
+    """What gRPC says only in words, where either end refuses a message for its size."""
+    match = _TOO_LARGE.search(status.message)
+    if match is None or status.details or status.code != _RESOURCE_EXHAUSTED:
+        return None
+    side, done, actual, maximum = match.groups()
+    answered = (side == "SERVER") == (done == "Sent")
+    return RequestRefused(
+        f"the {'answer' if answered else 'request'} has {actual} bytes, the"
+        f" {'client' if side == 'CLIENT' else 'server'} takes messages of {maximum}"
+        " (max_message_bytes)",
+        code=grpc.StatusCode.RESOURCE_EXHAUSTED,
+        reason=ErrorReason.LIMIT_EXCEEDED,
+        metadata={"limit": "max_message_bytes", "maximum": maximum, "actual": actual},
+    )
 
 
 def _merge_details(status: status_pb2.Status, serialized: bytes) -> None:

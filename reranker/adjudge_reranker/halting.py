@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
+from adjudge_reranker.access import Metadata
 from adjudge_reranker.errors import ServerUnavailable, error_from_rpc
 from adjudge_reranker.retry import Budget
 
@@ -25,14 +26,18 @@ class Halt:
         self._flying: set[Any] = set()
 
     def invoke(
-        self, rpc: "_Unary[RequestT, ResponseT]", request: RequestT, budget: Budget
+        self,
+        rpc: "_Unary[RequestT, ResponseT]",
+        request: RequestT,
+        budget: Budget,
+        metadata: Metadata,
     ) -> ResponseT:
         """The answer. Raises a RewardError for a failed call."""
         try:
             if not self._cancellable:
                 # Quicker than a future, and an interrupt ends it as it is.
-                return rpc(request, timeout=budget.remaining())
-            return self._future(rpc, request, budget)
+                return rpc(request, timeout=budget.remaining(), metadata=metadata)
+            return self._future(rpc, request, budget, metadata)
         except grpc.FutureCancelledError as error:  # which is no RpcError
             raise _cancelled() from error
         except grpc.RpcError as error:
@@ -52,9 +57,13 @@ class Halt:
             call.cancel()
 
     def _future(
-        self, rpc: "_Unary[RequestT, ResponseT]", request: RequestT, budget: Budget
+        self,
+        rpc: "_Unary[RequestT, ResponseT]",
+        request: RequestT,
+        budget: Budget,
+        metadata: Metadata,
     ) -> ResponseT:
-        call = rpc.future(request, timeout=budget.remaining())
+        call = rpc.future(request, timeout=budget.remaining(), metadata=metadata)
         self._flying.add(call)
         try:
             if self._halted.is_set():  # after it was added, so that one of the two cancels it

@@ -68,6 +68,19 @@ class Limits:
     """Of pictures retained for one caller."""
     max_retained_seconds: float | None
     """Since a picture's last use."""
+    max_retained_total_bytes: int = 0
+    """Of pictures retained for all callers. These are 0 or empty for servers that do not say."""
+    max_open_bytes: int = 0
+    """Of all requests at work, decoded pictures included; over this, calls fail with QUEUE_FULL and
+    are retried."""
+    max_open_critiques: int = 0
+    """Being written at a time; others wait."""
+    max_streams: int = 0
+    """Calls that one connection may have open; others wait, or are retried."""
+    max_image_side: int = 0
+    """Width, and height, of one picture."""
+    image_formats: tuple[str, ...] = ()
+    """Of encoded pictures, such as "PNG"; others are undecodable."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ ResultT = TypeVar("ResultT", ScoreResult, CompareResult)
 
 _OVERHEAD_BYTES: Final = 64
 """More than tags, lengths, sizes and modes add to a part of a message."""
-_SPLITTABLE_LIMITS: Final = {"max_candidates", "max_pairs"}
+_SPLITTABLE_LIMITS: Final = {"max_candidates", "max_pairs", "max_message_bytes"}
 _INDEX: Final = re.compile(r"(candidates|pairs)\[(\d+)\](.*)", re.DOTALL)
 
 

@@ -5,9 +5,8 @@ reward that can be ranked, whether they failed or are not a finite number.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from adjudge_reranker.content import CandidateLike, PromptLike
@@ -186,28 +185,73 @@ def best_of_n(
     ranking = rank(candidates, result)
     if comparer is None or len(candidates) == 1:
         return ranking
-    compare = partial(
-        comparer.compare,
+    pairs = _pairs_with_best(ranking)
+    outcomes: Sequence[CompareOutcome]
+    try:
+        compared = comparer.compare(
+            prompt,
+            candidates,
+            pairs,
+            reference=reference,
+            rubric=rubric,
+            model=model,
+            timeout=timeout,
+        )
+        outcomes = compared.outcomes
+    except RewardError as error:
+        outcomes = [Failure(error)] * len(pairs)
+    return _with_evidence(ranking, outcomes)
+
+
+async def async_best_of_n(
+    scorer: AsyncScorer,
+    prompt: PromptLike,
+    candidates: Sequence[C],
+    *,
+    comparer: AsyncComparer | None = None,
+    template: str | None = None,
+    reference: str | None = None,
+    rubric: str | None = None,
+    model: str | None = None,
+    timeout: Timeout = NOT_GIVEN,
+) -> Ranking[C]:
+    """`best_of_n`, for clients that do not block."""
+    result = await scorer.score(
         prompt,
         candidates,
+        template=template,
         reference=reference,
         rubric=rubric,
         model=model,
         timeout=timeout,
     )
-    return _with_evidence(ranking, compare)
-
-
-def _with_evidence(
-    ranking: Ranking[C], compare: Callable[[Sequence[tuple[int, int]]], CompareResult]
-) -> Ranking[C]:
-    best, *others = ranking.entries
-    pairs = [(entry.index, best.index) for entry in others]
+    ranking = rank(candidates, result)
+    if comparer is None or len(candidates) == 1:
+        return ranking
+    pairs = _pairs_with_best(ranking)
     outcomes: Sequence[CompareOutcome]
     try:
-        outcomes = compare(pairs).outcomes
+        compared = await comparer.compare(
+            prompt,
+            candidates,
+            pairs,
+            reference=reference,
+            rubric=rubric,
+            model=model,
+            timeout=timeout,
+        )
+        outcomes = compared.outcomes
     except RewardError as error:
         outcomes = [Failure(error)] * len(pairs)
+    return _with_evidence(ranking, outcomes)
+
+
+def _pairs_with_best(ranking: Ranking[C]) -> list[tuple[int, int]]:
+    return [(entry.index, ranking.best.index) for entry in ranking.entries[1:]]
+
+
+def _with_evidence(ranking: Ranking[C], outcomes: Sequence[CompareOutcome]) -> Ranking[C]:
+    best, *others = ranking.entries
     compared = (
         replace(entry, against_best=outcome)
         for entry, outcome in zip(others, outcomes, strict=True)

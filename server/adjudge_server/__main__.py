@@ -15,9 +15,17 @@ from typing import Any
 from adjudge_server import host_memory
 from adjudge_server.config import Config
 from adjudge_server.hub import is_hub_id
+from adjudge_server.observing import logs
 
 HELP = {
-    "listen": "host:port to bind; port 0 takes a free one",
+    "listen": "host:port to bind; port 0 takes a free one; beyond this machine only with TLS",
+    "allow_plaintext": "listen beyond this machine without TLS",
+    "tls_cert": "PEM file with the server's certificate and those between it and its CA",
+    "tls_key": "PEM file with its private key",
+    "tls_client_ca": "PEM file; every client must show a certificate that one of these signed",
+    "tokens": "file with a bearer token a line, one of which every call must carry",
+    "admin_tokens": "file with those that open the admin RPCs, and nothing else",
+    "closed_health": "health checks need a token too",
     "critic": 'family: "auto", "fake" (no model; numbers without meaning), "llava_onevision",'
     ' "causal_lm", "sequence_classification"',
     "model": "checkpoint directory, or the id of a model on a hub (default: the embedded critic)",
@@ -33,12 +41,25 @@ HELP = {
     "repetition_penalty": "of critiques (default: what the checkpoint says)",
     "threads": "CPU threads of one forward pass",
     "workers": "threads that decode pictures and tokenise text",
-    "drain_seconds": "time for accepted work after SIGTERM",
-    "enable_admin": "weights can be loaded while the server runs (adjudge load-weights), by anybody"
-    " who reaches it",
+    "drain_seconds": "time for accepted work after SIGTERM; a second signal ends it at once",
+    "watchdog_seconds": "time for one pass of the model, or one token of a critique; 0: no limit",
+    "on_stuck": 'after that time: "report" it in health and fail what waits, or "exit" with 70',
+    "write_seconds": "time for a caller to receive one event of a critique",
+    "metrics_listen": "host:port for Prometheus to scrape over plain HTTP (default: none)",
+    "log_format": '"text", or "json": an object a line',
+    "log_level": '"debug" (a line for every request), "info", "warning" or "error"',
+    "traces": "spans for OpenTelemetry; needs adjudge[otel], and an SDK that says where they go",
+    "audit": "directory for a record of every judgement, as digests (default: none is kept)",
+    "max_audit_file_bytes": "bytes of one file of the audit; none is ever deleted",
+    "enable_admin": "weights can be loaded while the server runs (adjudge load-weights), with an"
+    " admin token, or without any tokens by anybody on this machine",
     "weights_dir": "where such weights may come from: this directory or below it; repeatable",
     "max_message_bytes": "bytes of one request",
+    "max_open_bytes": "bytes of all requests at work, their decoded pictures included",
+    "max_streams": "calls that one connection may have open",
+    "image_formats": "formats of pictures that are read, with commas between",
     "max_image_pixels": "width times height of one picture",
+    "max_image_side": "width or height of one picture",
     "max_images": "pictures in one prompt",
     "max_candidates": "candidates in one request",
     "max_pairs": "pairs in one request",
@@ -50,6 +71,7 @@ HELP = {
     "max_feature_bytes": "bytes of remembered features of pictures",
     "max_open_critiques": "critiques that are being written at a time",
     "max_retained_bytes": "bytes of pictures kept for one caller to name by digest",
+    "max_retained_total_bytes": "the same, for all callers together",
     "max_retained_seconds": "how long such a picture is kept after its last use",
 }
 
@@ -64,17 +86,31 @@ def _directory(text: str) -> Path:
     return Path(text).expanduser().absolute()
 
 
+def _formats(text: str) -> tuple[str, ...]:
+    return tuple(name.strip().upper() for name in text.split(","))
+
+
 KINDS: dict[str, Callable[[str], Any]] = {
     "model": _model,
     "templates": Path,
+    "audit": _directory,
+    "tls_cert": Path,
+    "tls_key": Path,
+    "tls_client_ca": Path,
+    "tokens": Path,
+    "admin_tokens": Path,
     "vision_heads": int,
     "repetition_penalty": float,
+    "image_formats": _formats,
 }
 """Of flags whose default does not tell."""
 
 
 ACTIONS: dict[str, dict[str, Any]] = {
     "enable_admin": {"action": "store_true"},
+    "allow_plaintext": {"action": "store_true"},
+    "closed_health": {"action": "store_true"},
+    "traces": {"action": "store_true"},
     "weights_dir": {"action": "append", "type": _directory},
 }
 """Of flags that do not simply hold a value."""
@@ -104,7 +140,8 @@ def _configured(
             parser.add_argument(flag, help=HELP[field.name], **ACTIONS[field.name])
             continue
         kind = KINDS.get(field.name, type(field.default or ""))
-        default = "" if field.default is None else f" (default: {field.default})"
+        listed = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+        default = "" if listed is None else f" (default: {listed})"
         parser.add_argument(flag, type=kind, default=field.default, help=HELP[field.name] + default)
     options = parser.parse_args(arguments)
     flags = {field.name: getattr(options, field.name) for field in dataclasses.fields(Config)}
@@ -124,7 +161,9 @@ def _prepare(config: Config) -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
     host_memory.keep()
     sys.setswitchinterval(SWITCH_SECONDS)
-    warnings.filterwarnings("ignore", module="PIL")  # strangers' pictures must not fill the log
+    # Strangers' pictures must not fill the log.
+    warnings.filterwarnings("ignore", module="PIL")
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 def main() -> None:
@@ -132,7 +171,7 @@ def main() -> None:
         sys.exit(_verify(sys.argv[2:]))
     config = parse(sys.argv[1:])
     _prepare(config)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.configure(config.log_format, config.log_level)
     from adjudge_server.serve import serve
 
     try:

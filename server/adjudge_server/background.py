@@ -1,12 +1,29 @@
 """Long work beside an event loop."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
+from adjudge_server.errors import as_failure
+
+logger = logging.getLogger(__name__)
+
 R = TypeVar("R")
+
+
+def as_exception(function: Callable[[], R]) -> R:
+    """Calls it. Raises CriticFailure for what is no Exception, such as a panic in a tokenizer's
+    Rust, which would otherwise pass every handler by and leave its caller without a status."""
+    try:
+        return function()
+    except Exception:
+        raise
+    except BaseException as error:
+        logger.exception("beside the model")
+        raise as_failure(error) from error
 
 
 async def in_daemon_thread(function: Callable[[], R]) -> R:

@@ -12,20 +12,36 @@ Nothing that waits is computed for nobody: a future that was cancelled, whose de
 or that belongs to weights that are gone, is dropped when its turn comes. A batch that fails is
 halved until it is known which items fail by themselves, so that it costs only those; one that runs
 out of memory is first tried again with what was remembered of earlier batches forgotten.
+
+Nobody waits for ever: where the thread has died, or somebody else finds that it hangs, all that was
+accepted fails, and new work is refused.
 """
 
 import logging
+import sys
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+from adjudge_server.accepted import (
+    ANYBODY,
+    Answered,
+    Caller,
+    Task,
+    Waiting,
+    error_like,
+    fail,
+    is_ours,
+    settle,
+)
 from adjudge_server.critic import Prepared, Reading
 from adjudge_server.errors import (
     AdjudgeError,
+    CriticFailure,
     DeadlineExceeded,
     NotReady,
     QueueFull,
@@ -40,41 +56,9 @@ P = TypeVar("P", bound=Prepared)
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks, and until when."""
-
-    name: str
-    """Callers take turns."""
-    deadline: float | None = None
-    """On the batcher's clock."""
-    epoch: int | None = None
-    """Of the weights that are to answer; None for any."""
-
-
-ANYBODY = Caller("")
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """A reading and how long it took."""
-
-    reading: Reading
-    queue_seconds: float
-    inference_seconds: float
-    """Of the whole batch that the item was in."""
-
-
-@dataclass(slots=True)
-class _Waiting(Generic[P]):
-    item: P
-    tokens: int
-    """What it counts for in the queue."""
-    future: "Future[Answered]"
-    caller: Caller
-    since: float
-    request: object
-    """The same for all of one request."""
+WatchBatch = Callable[[int, int, float, bool], None]
+"""Told on the model's thread of each batch: items, tokens, seconds, and whether it succeeded. May
+not raise."""
 
 
 class _WrongNumber(RuntimeError):
@@ -100,19 +84,31 @@ class Batcher(Generic[P]):
         max_queue_tokens: int,
         enough_tokens: int | None = None,
         forget: Callable[[], None] = lambda: None,
+        watch: WatchBatch | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._forward = forward
         self._forget = forget
+        self._watch = watch
         self._max_batch_tokens = max_batch_tokens
         self._max_queue_tokens = max_queue_tokens
         self._enough_tokens = enough_tokens
         self._clock = clock
-        self._queue: FairQueue[_Waiting[P]] = FairQueue(enough_tokens or 0)
-        self._tasks: deque[Callable[[], None]] = deque()
+        self._queue: FairQueue[Waiting[P]] = FairQueue(enough_tokens or 0)
+        self._tasks: deque[Task] = deque()
+        self._round: deque[Task] = deque()
+        """Of the tasks, those that come before the next batch."""
+        self._running: list[Future[Any]] = []
+        """Of what the thread is at."""
+        self._busy_since: float | None = None
         self._queued_tokens = 0
         self._changed = threading.Condition()
         self._closing = False
+        self._refusal: str | None = None
+        """Why new work is refused."""
+        self.failures_in_a_row = 0
+        """Batches and functions of which nothing came, by the critic's fault."""
+        self.has_died = False
         self.epoch = 0
         """Of the weights. Only a function on the model's thread (see `call`) may change it."""
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
@@ -121,18 +117,18 @@ class Batcher(Generic[P]):
     def submit(self, items: Sequence[P], caller: Caller = ANYBODY) -> "list[Future[Answered]]":
         """Queues all items of a request or none; one future per item, in order.
 
-        Raises QueueFull or NotReady (draining). Futures fail with DeadlineExceeded or WrongEpoch
-        (never computed), or CriticFailure.
+        Raises QueueFull or NotReady (draining, or the thread hangs or has died). Futures fail with
+        DeadlineExceeded or WrongEpoch (never computed), CriticFailure, or what `abandon` was given.
         """
         now = self._clock()
         request = object()
         waiting = [
-            _Waiting(item, tokens, Future(), caller, now, request)
+            Waiting(item, tokens, Future(), caller, now, request)
             for item, tokens in zip(items, _counted(items), strict=True)
         ]
         tokens = sum(w.tokens for w in waiting)
         with self._changed:
-            self._refuse_when_closing()
+            self._check_open()
             if self._is_full(tokens):
                 self._drop_cancelled()
             if self._is_full(tokens):
@@ -148,7 +144,8 @@ class Batcher(Generic[P]):
 
     def call(self, function: Callable[[], R], epoch: int | None = None) -> "Future[R]":
         """Runs a function on the model's thread after the batch that runs, before the next but
-        one. The future fails with WrongEpoch, and nothing is run, in another epoch than this."""
+        one. The future fails with WrongEpoch, and nothing is run, in another epoch than this.
+        Raises NotReady."""
         future: Future[R] = Future()
 
         def checked() -> R:
@@ -157,21 +154,66 @@ class Batcher(Generic[P]):
             return function()
 
         with self._changed:
-            self._refuse_when_closing()
-            self._tasks.append(lambda: _run_into(future, checked))
+            self._check_open()
+            self._tasks.append(Task(checked, future))
             self._changed.notify()
         return future
+
+    def release(self, function: Callable[[], object]) -> None:
+        """Runs a function on the model's thread as soon as that is possible, to free what it holds.
+        Never raises."""
+        with self._changed:
+            self._tasks.append(Task(function, None))
+            self._changed.notify()
 
     @property
     def queued_tokens(self) -> int:
         return self._queued_tokens
 
-    def close(self) -> None:
-        """Refuses new work, finishes what was accepted, and ends the thread."""
+    @property
+    def busy_seconds(self) -> float:
+        """How long the thread has been at one pass of the model, or at one function."""
+        since = self._busy_since
+        return 0.0 if since is None else self._clock() - since
+
+    @property
+    def doing(self) -> str:
+        """Where the thread is in the code, for the log."""
+        frame = sys._current_frames().get(self._thread.ident or 0)
+        return "" if frame is None else "".join(traceback.format_stack(frame))
+
+    def abandon(self, error: AdjudgeError, refusal: str) -> None:
+        """Fails all that waits and all that runs; from now on new work is refused with NotReady.
+        From any thread: it does not wait for the model's."""
         with self._changed:
-            self._closing = True
+            self._refusal = refusal
+            tasks = [*self._round, *self._tasks]
+            futures = [*self._running, *(waiting.future for waiting in self._queue)]
+            futures += [task.future for task in tasks if task.future is not None]
+            self._round = deque()
+            self._tasks = deque(task for task in tasks if task.future is None)
+            self._queue.keep(lambda _: False)
+            self._queued_tokens = 0
+            self._running = []
             self._changed.notify()
-        self._thread.join()
+        for future in futures:
+            fail(future, error_like(error))
+
+    def resume(self) -> None:
+        """Takes new work again, if the thread lives and is not being closed."""
+        with self._changed:
+            if not (self._closing or self.has_died):
+                self._refusal = None
+
+    def close(self, seconds: float | None = None) -> None:
+        """Refuses new work, finishes what was accepted, and ends the thread; waits no longer for it
+        than that, if it is said."""
+        with self._changed:
+            self._closing, self._refusal = True, "the server is draining"
+            self._changed.notify()
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            logger.error("the model's thread hangs, and is left behind:\n%s", self.doing)
 
     def _is_full(self, tokens: int) -> bool:
         full = self._queued_tokens + tokens > self._max_queue_tokens
@@ -181,21 +223,46 @@ class Batcher(Generic[P]):
         self._queue.keep(lambda waiting: not waiting.future.cancelled())
         self._queued_tokens = sum(waiting.tokens for waiting in self._queue)
 
-    def _refuse_when_closing(self) -> None:
-        if self._closing:
-            raise NotReady("the server is draining")
+    def _check_open(self) -> None:
+        if self._refusal is not None:
+            raise NotReady(self._refusal)
 
     def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException:  # not the critic's, whose failures are caught where it is called
+            logger.critical("the model's thread has died", exc_info=True)
+            with self._changed:
+                self.has_died, self._busy_since = True, None
+            died = "the model's thread has died"
+            self.abandon(CriticFailure(died), refusal=died)
+
+    def _work(self) -> None:
         while self._wait():
             with self._changed:
-                tasks, self._tasks = self._tasks, deque()
-            while tasks:
-                tasks.popleft()()
+                self._round, self._tasks = self._tasks, deque()
+            while task := self._next_task():
+                self._busy_since = self._clock()
+                self._note(task.run())
+            del task
             with self._changed:
                 batch = self._take_batch()
+                self._running = [waiting.future for waiting in batch]
             if batch:
-                self._answer(batch)
-            del tasks, batch  # while waiting for more, nothing of what is done is kept alive
+                self._note(self._answer(batch))
+            self._busy_since, self._running = None, []
+            del batch  # while waiting for more, nothing of what is done is kept alive
+
+    def _next_task(self) -> Task | None:
+        with self._changed:
+            task = self._round.popleft() if self._round else None
+            future = None if task is None else task.future
+            self._running = [] if future is None else [future]
+            return task
+
+    def _note(self, is_well: bool | None) -> None:
+        if is_well is not None:
+            self.failures_in_a_row = 0 if is_well else self.failures_in_a_row + 1
 
     def _wait(self) -> bool:
         """Until there is something to do; False at the end."""
@@ -206,8 +273,8 @@ class Batcher(Generic[P]):
                 self._changed.wait()
             return True
 
-    def _take_batch(self) -> "list[_Waiting[P]]":
-        batch: list[_Waiting[P]] = []
+    def _take_batch(self) -> "list[Waiting[P]]":
+        batch: list[Waiting[P]] = []
         groups: set[str] = set()
         tokens = own_tokens = 0
         while self._queue:
@@ -231,7 +298,7 @@ class Batcher(Generic[P]):
     def _is_enough(self, own_tokens: int) -> bool:
         return self._enough_tokens is not None and own_tokens >= self._enough_tokens
 
-    def _is_wanted(self, waiting: "_Waiting[P]") -> bool:
+    def _is_wanted(self, waiting: "Waiting[P]") -> bool:
         if not waiting.future.set_running_or_notify_cancel():
             return False
         caller = waiting.caller
@@ -255,36 +322,46 @@ class Batcher(Generic[P]):
             actual=self.epoch,
         )
 
-    def _answer(self, batch: "list[_Waiting[P]]", *, has_room: bool = False) -> None:
-        """`has_room`: everything that could be forgotten for it has been."""
-        started = self._clock()
-        failure: Exception | None = None
+    def _answer(self, batch: "list[Waiting[P]]", *, has_room: bool = False) -> bool:
+        """Whether anything came of it, or would have if it were not for the items. `has_room`:
+        everything that could be forgotten for it has been."""
+        self._busy_since = started = self._clock()
+        failure: BaseException | None = None
         try:
             readings = list(self._forward([w.item for w in batch]))
             if len(readings) != len(batch):
                 raise _WrongNumber(f"{len(readings)} readings for {len(batch)} items")
-        except Exception as error:
+            is_well = any(reading.is_finite for reading in readings)
+        except BaseException as error:  # a panic in Rust, for one, is no Exception
             logger.exception("the critic failed on a batch of %d", len(batch))
             # Without its traceback, which would keep what the failed pass had allocated.
             failure = error.with_traceback(None)
-        if failure is not None:
-            self._answer_after(failure, batch, has_room)
-            return
         seconds = self._clock() - started
+        if self._watch is not None:
+            tokens = sum(_counted([waiting.item for waiting in batch]))
+            self._watch(len(batch), tokens, seconds, failure is None)
+        if failure is not None:
+            return self._answer_after(failure, batch, has_room)
         for waiting, reading in zip(batch, readings, strict=True):
-            waiting.future.set_result(Answered(reading, started - waiting.since, seconds))
+            settle(waiting.future, Answered(reading, started - waiting.since, seconds))
+        return is_well
 
-    def _answer_after(self, failure: Exception, batch: "list[_Waiting[P]]", has_room: bool) -> None:
+    def _answer_after(
+        self, failure: BaseException, batch: "list[Waiting[P]]", has_room: bool
+    ) -> bool:
         if isinstance(failure, MemoryError) and not has_room:
-            self._forget()
-            self._answer(batch, has_room=True)
-        elif len(batch) == 1:
-            batch[0].future.set_exception(as_failure(failure))
-        else:
-            # Whoever cannot count is not believed about several.
-            size = 1 if isinstance(failure, _WrongNumber) else -(-len(batch) // 2)
-            for start in range(0, len(batch), size):
-                self._answer(batch[start : start + size], has_room=has_room)
+            try:
+                self._forget()
+            except Exception:  # a broken device
+                logger.exception("what was remembered could not be forgotten")
+            return self._answer(batch, has_room=True)
+        if len(batch) == 1:
+            fail(batch[0].future, as_failure(failure))
+            return not is_ours(failure)
+        # Whoever cannot count is not believed about several.
+        size = 1 if isinstance(failure, _WrongNumber) else -(-len(batch) // 2)
+        parts = [batch[start : start + size] for start in range(0, len(batch), size)]
+        return any([self._answer(part, has_room=has_room) for part in parts])
 
 
 def _counted(items: Sequence[Prepared]) -> list[int]:
@@ -295,12 +372,3 @@ def _counted(items: Sequence[Prepared]) -> list[int]:
         tokens.append(item.own_tokens + (0 if item.group in seen else item.shared_tokens))
         seen.add(item.group)
     return tokens
-
-
-def _run_into(future: "Future[R]", function: Callable[[], R]) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        future.set_result(function())
-    except Exception as error:
-        future.set_exception(error)

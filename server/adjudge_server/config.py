@@ -3,13 +3,21 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from adjudge_server.access import rules
 from adjudge_server.caches import DEFAULT
 from adjudge_server.families import FAMILIES
-from adjudge_server.preprocessing import ConvertRgb, Exif, SeveralPictures
+from adjudge_server.preprocessing import FORMATS, MAX_SIDE, ConvertRgb, Exif, SeveralPictures
 from adjudge_server.template_sets import AUTO, set_names
 
 MIB = 1 << 20
-MAY_BE_ZERO = ("drain_seconds", "max_retained_bytes", "max_prefix_bytes", "max_feature_bytes")
+MAY_BE_ZERO = (
+    "drain_seconds",
+    "watchdog_seconds",
+    "max_retained_bytes",
+    "max_retained_total_bytes",
+    "max_prefix_bytes",
+    "max_feature_bytes",
+)
 CRITICS = ("auto", "fake", *FAMILIES)
 CHOICES = {
     "critic": CRITICS,
@@ -17,6 +25,9 @@ CHOICES = {
     "convert_rgb": ("first", "last"),
     "exif": ("apply", "ignore"),
     "several_pictures": ("anyres", "pad"),
+    "log_format": ("text", "json"),
+    "on_stuck": ("report", "exit"),
+    "log_level": ("debug", "info", "warning", "error"),
 }
 
 
@@ -25,7 +36,23 @@ class Config:
     """See each field. Raises ValueError, naming flag and value, for what makes no sense."""
 
     listen: str = "127.0.0.1:50051"
-    """Address to bind. Port 0 takes a free one."""
+    """Address to bind. Port 0 takes a free one. Elsewhere than on loopback only with TLS, or with
+    `allow_plaintext`."""
+    allow_plaintext: bool = False
+    """Whether to listen beyond this machine without TLS."""
+    tls_cert: Path | None = None
+    """PEM file with the server's certificate and those between it and its CA. Read again when it
+    changes, as are the other files of access."""
+    tls_key: Path | None = None
+    """PEM file with its private key."""
+    tls_client_ca: Path | None = None
+    """PEM file; every client must show a certificate that one of these signed."""
+    tokens: Path | None = None
+    """File with a bearer token a line, one of which every call must carry."""
+    admin_tokens: Path | None = None
+    """File with those that open the admin RPCs, and nothing else."""
+    closed_health: bool = False
+    """Whether health checks need a token too."""
     critic: str = "auto"
     """"auto", "fake", or a family such as "llava_onevision"."""
     model: Path | None = None
@@ -60,14 +87,46 @@ class Config:
     """Threads that decode pictures and tokenise text, beside the model's."""
     drain_seconds: float = 30.0
     """How long accepted work may take after SIGTERM."""
+    watchdog_seconds: float = 600.0
+    """How long one pass of the model, or one token of a critique, may take before the model's
+    thread counts as stuck. 0: for ever."""
+    on_stuck: str = "report"
+    """Then, and where that thread has died: "report" it as NOT_SERVING and fail what waits, or
+    "exit" at once, with status 70, to be started anew."""
+    write_seconds: float = 60.0
+    """How long a caller may take to receive one event of a critique before the call is ended."""
+
+    metrics_listen: str | None = None
+    """Address for Prometheus to scrape, over plain HTTP: elsewhere than on loopback only with
+    `allow_plaintext`. None: nothing is scraped."""
+    log_format: str = "text"
+    """"text" or "json"."""
+    log_level: str = "info"
+    """Of Adjudge's own words; "debug" has a line for every request."""
+    traces: bool = False
+    """Whether spans are made for OpenTelemetry, whose SDK says where they go."""
+    audit: Path | None = None
+    """Directory for a record of every judgement. None: none is kept."""
+    max_audit_file_bytes: int = 256 * MIB
+    """After which the next file of the audit begins. None is ever deleted."""
 
     enable_admin: bool = False
-    """Whether weights can be loaded while the server runs, by anybody who reaches its address."""
+    """Whether weights can be loaded while the server runs: by whoever has an admin token, or where
+    there are none of any kind, by anybody on this machine."""
     weights_dir: tuple[Path, ...] = ()
     """Directories that such weights may come from, at any depth."""
 
     max_message_bytes: int = 64 * MIB
+    max_open_bytes: int = 4096 * MIB
+    """Of all requests at work and the pixels of their pictures; one host may hold half of it, less
+    where others are at work too. A request that is alone may have it all."""
+    max_streams: int = 1024
+    """Calls that one connection may have open. gRPC has others wait at the client, but refuses some
+    with UNAVAILABLE, to be called again."""
+    image_formats: tuple[str, ...] = FORMATS
+    """Of encoded pictures; no other decoder is ever run."""
     max_image_pixels: int = 50_000_000
+    max_image_side: int = MAX_SIDE
     max_images: int = 8
     max_candidates: int = 256
     max_pairs: int = 1024
@@ -86,6 +145,8 @@ class Config:
     """Of remembered features of pictures, on the model's device."""
     max_retained_bytes: int = 256 * MIB
     """Of pictures kept to be named by wire digest, for one caller."""
+    max_retained_total_bytes: int = 2048 * MIB
+    """The same for all callers together."""
     max_retained_seconds: float = 600.0
 
     def __post_init__(self) -> None:
@@ -96,18 +157,39 @@ class Config:
             if is_number and not value >= at_least:  # so that NaN is refused
                 flag = field.replace("_", "-")
                 raise ValueError(f"--{flag} {value}: must be at least {at_least}")
+        if not self.image_formats or not set(self.image_formats) <= set(FORMATS):
+            raise ValueError(
+                f"--image-formats {','.join(self.image_formats)}: must be some of"
+                f" {','.join(FORMATS)}"
+            )
+        if self.max_streams >= 2**31:
+            raise ValueError(f"--max-streams {self.max_streams}: gRPC counts to 2**31 - 1")
         if self.max_message_bytes >= 2**31:
             raise ValueError(
                 f"--max-message-bytes {self.max_message_bytes}: gRPC takes 2 GiB at most"
             )
-        host, _, port = self.listen.rpartition(":")
-        if not host or not (port.isascii() and port.isdigit() and int(port) < 2**16):
-            raise ValueError(f"--listen {self.listen}: must be host:port, port 0 to 65535")
+        _host("--listen", self.listen)
+        if self.metrics_listen is not None:
+            host = _host("--metrics-listen", self.metrics_listen)
+            if not (rules.is_loopback(host) or self.allow_plaintext):
+                raise ValueError(
+                    f"--metrics-listen {self.metrics_listen}: anybody who reaches it could read"
+                    " along, and metrics know no TLS; give --allow-plaintext if the network is safe"
+                )
         for field, choices in {**CHOICES, "template_set": (AUTO, *set_names())}.items():
             if (chosen := getattr(self, field)) not in choices:
                 flag = field.replace("_", "-")
                 raise ValueError(f"--{flag} {chosen}: must be one of {', '.join(choices)}")
+        rules.check(self)
         if self.enable_admin != bool(self.weights_dir):
             raise ValueError("--enable-admin and --weights-dir: one is of no use without the other")
         if self.critic == "fake" and self.model is not None:
             raise ValueError(f"--model {self.model}: the fake critic loads nothing")
+
+
+def _host(flag: str, address: str) -> str:
+    """Of host:port. Raises ValueError for what is not."""
+    host, _, port = address.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit() and int(port) < 2**16):
+        raise ValueError(f"{flag} {address}: must be host:port, port 0 to 65535")
+    return host

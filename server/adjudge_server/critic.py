@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from adjudge_server.caches import Memory
 from adjudge_server.content import Role
 from adjudge_server.errors import InputTooLong
 from adjudge_server.images import Picture
@@ -84,6 +85,10 @@ class Reading:
         """Everything that was read, but the opening mass."""
         return self.answer_log_probs if self.scalar is None else np.array([self.scalar])
 
+    @property
+    def is_finite(self) -> bool:
+        return bool(np.isfinite(self.opening_mass) and np.isfinite(self.numbers).all())
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
@@ -147,6 +152,10 @@ class Critic(Protocol[P]):
 
     def forget(self) -> None:
         """Forgets what it remembers of earlier batches to save work."""
+        ...
+
+    def memory(self) -> Memory:
+        """What it remembers now, and how often that was of use. From any thread."""
         ...
 
     def critique(self, item: P, max_tokens: int) -> Generator[Written, None, None]:

@@ -6,12 +6,11 @@ Each token is one task on the model's thread, so that scoring batches run betwee
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-from adjudge_server.batcher import Caller
+from adjudge_server.accepted import Caller
 from adjudge_server.critic import CriticCard, Prepared, Reading, Written
 from adjudge_server.errors import (
     AdjudgeError,
@@ -58,7 +57,8 @@ async def critique(
     caller: Caller,
 ) -> AsyncGenerator[Event, None]:
     """Yields text as it is written, the Verdict once (an error in its place if it cannot be read),
-    and Ended last. Close it if you leave it: it holds keys and values on the model's device."""
+    and Ended last. Raises NotReady. Close it if you leave it: it holds keys and values on the
+    model's device."""
     max_tokens = min(max_tokens, room_for_critique(judge.card, item))
     if max_tokens < 1:
         yield InputTooLong("it leaves no room for a critique", maximum=judge.card.max_input_tokens)
@@ -86,13 +86,16 @@ async def critique(
             truncated=truncated,
             work=Work(computed_tokens=item.shared_tokens + len(written)),
         )
+    except NotReady:  # nor is there a model for the next item
+        raise
     except Exception as error:
         if not isinstance(error, AdjudgeError):
             logger.exception("the critic failed while it wrote a critique")
+        if isinstance(error, MemoryError):
+            judge.batcher.release(judge.critic.forget)  # so that there is room for the next
         yield as_failure(error)
     finally:
-        with suppress(NotReady):
-            judge.batcher.call(steps.close)
+        judge.batcher.release(steps.close)
 
 
 def room_for_critique(card: CriticCard, item: Prepared) -> int:

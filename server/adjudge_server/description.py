@@ -59,6 +59,7 @@ def _limits(card: CriticCard, config: Config) -> pb.Limits:
     return pb.Limits(
         max_message_bytes=config.max_message_bytes,
         max_image_pixels=config.max_image_pixels,
+        max_image_side=config.max_image_side,
         max_images=config.max_images,
         max_candidates=config.max_candidates,
         max_pairs=config.max_pairs,
@@ -67,4 +68,9 @@ def _limits(card: CriticCard, config: Config) -> pb.Limits:
         max_critique_tokens=config.max_critique_tokens,
         max_retained_bytes=config.max_retained_bytes,
         max_retained_duration=wire.write_duration(config.max_retained_seconds),
+        max_retained_total_bytes=config.max_retained_total_bytes,
+        max_open_bytes=config.max_open_bytes,
+        max_open_critiques=config.max_open_critiques,
+        max_streams=config.max_streams,
+        image_formats=config.image_formats,
     )

@@ -10,6 +10,7 @@
     ├── UnknownTemplate, UnknownModel, UnknownImage
     ├── WrongEpoch
     ├── PathNotAllowed, WeightsRefused    new weights that are not loaded
+    ├── Unauthenticated               a stranger, who is told nothing else
     ├── OffFormat, VerdictNotFound    the critic did not answer in the template's format
     ├── QueueFull, NotReady           the only ones worth a retry
     ├── DeadlineExceeded
@@ -102,6 +103,11 @@ class WeightsRefused(AdjudgeError):
     reason = "WEIGHTS_REFUSED"
 
 
+class Unauthenticated(AdjudgeError):
+    code = grpc.StatusCode.UNAUTHENTICATED
+    reason = "UNAUTHENTICATED"
+
+
 class OffFormat(AdjudgeError):
     code = grpc.StatusCode.FAILED_PRECONDITION
     reason = "OFF_FORMAT"
@@ -134,7 +140,7 @@ class CriticFailure(AdjudgeError):
     reason = "CRITIC_FAILURE"
 
 
-def as_failure(error: Exception) -> AdjudgeError:
+def as_failure(error: BaseException) -> AdjudgeError:
     """What the caller is told of an exception of ours: only its type, for its message may hold
     pieces of a request."""
     if isinstance(error, AdjudgeError):

@@ -9,6 +9,8 @@ import grpc.aio
 
 from adjudge_server import wire
 from adjudge_server.errors import AdjudgeError, as_failure
+from adjudge_server.observing.exchange import failed
+from adjudge_server.observing.request_ids import HEADER
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +39,9 @@ async def abort(context: Context, error: Exception) -> NoReturn:
     if not isinstance(error, AdjudgeError):
         logger.exception("an error that is ours")
         error = as_failure(error)
-    details = wire.write_error(error).SerializeToString()
-    await context.abort(
-        error.code, error.message, trailing_metadata=(("grpc-status-details-bin", details),)
-    )
+    trailers: list[tuple[str, str | bytes]] = [
+        ("grpc-status-details-bin", wire.write_error(error).SerializeToString())
+    ]
+    if request_id := failed(error):
+        trailers.append((HEADER, request_id))
+    await context.abort(error.code, error.message, trailing_metadata=tuple(trailers))

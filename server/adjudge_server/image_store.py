@@ -6,11 +6,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from adjudge_server.caches import CacheUse
 from adjudge_server.content import EncodedImage, ImageReference, RawImage, WireImage
 from adjudge_server.errors import InvalidRequest, UnknownImage
 
 MAX_CALLERS = 64
-"""Bounds the whole store at this many times one caller's bytes; the least recent caller goes."""
+"""That are remembered at all; the least recent goes."""
+MAX_PICTURES = 65_536
+"""Of one caller: the smallest take more room in the books than by their bytes."""
 
 
 @dataclass(slots=True)
@@ -19,24 +22,57 @@ class _Retained:
     used_at: float
 
 
-class ImageStore:
-    """Bounded per caller by bytes, and by time since the last use. Safe to call from any thread.
+class _Caller:
+    """The least recently used picture first."""
 
-    A caller cannot name what another one sent: a digest is not a permission.
+    def __init__(self) -> None:
+        self.entries: OrderedDict[bytes, _Retained] = OrderedDict()
+        self.num_bytes = 0
+
+    def put(self, digest: bytes, entry: _Retained) -> None:
+        self.drop(digest)
+        self.entries[digest] = entry
+        self.num_bytes += len(entry.image.data)
+
+    def drop(self, digest: bytes) -> None:
+        """Does nothing where there is none."""
+        entry = self.entries.pop(digest, None)
+        if entry is not None:
+            self.num_bytes -= len(entry.image.data)
+
+    def drop_oldest(self) -> None:
+        self.drop(next(iter(self.entries)))
+
+
+class ImageStore:
+    """Bounded by bytes, per caller and for all together, and by time since the last use. Safe to
+    call from any thread.
+
+    Where all together are too many, whoever has most makes room, so that a greedy caller costs
+    nobody else a picture. A caller cannot name what another one sent: a digest is not a permission.
     """
 
     def __init__(
         self,
         *,
         max_bytes: int,
+        max_total_bytes: int,
         max_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._max_bytes = max_bytes
+        self._max_bytes = min(max_bytes, max_total_bytes)
+        self._max_total_bytes = max_total_bytes
         self._max_seconds = max_seconds
         self._clock = clock
         self._lock = threading.Lock()
-        self._callers: OrderedDict[str, OrderedDict[bytes, _Retained]] = OrderedDict()
+        self._callers: OrderedDict[str, _Caller] = OrderedDict()
+        self._num_hits = self._num_misses = 0
+
+    @property
+    def use(self) -> CacheUse:
+        """Of pictures that were named."""
+        with self._lock:
+            return CacheUse(self._num_hits, self._num_misses, self._total())
 
     def resolve(self, caller: str, image: WireImage) -> EncodedImage | RawImage:
         """The picture itself; retains one that was sent, looks up one that was named.
@@ -54,8 +90,10 @@ class ImageStore:
             raise InvalidRequest(f"a wire digest is 32 bytes, not {len(digest)}")
         with self._lock:
             self._expire()
-            entries = self._callers.get(caller, OrderedDict())
-            entry = entries.get(digest)
+            known = self._callers.get(caller)
+            entry = known.entries.get(digest) if known else None
+            self._num_hits += entry is not None
+            self._num_misses += entry is None
             if entry is None:
                 raise UnknownImage(
                     "no picture with this wire digest is retained; send it", digest=digest.hex()
@@ -66,27 +104,30 @@ class ImageStore:
     def _retain(self, caller: str, digest: bytes, image: EncodedImage | RawImage) -> None:
         with self._lock:
             self._expire()
-            entries = self._callers.setdefault(caller, OrderedDict())
-            entries[digest] = entry = _Retained(image, 0.0)
+            entries = self._callers.setdefault(caller, _Caller())
+            entries.put(digest, entry := _Retained(image, 0.0))
             self._use(caller, digest, entry)
-            size = sum(len(entry.image.data) for entry in entries.values())
-            while size > self._max_bytes:
-                _, dropped = entries.popitem(last=False)
-                size -= len(dropped.image.data)
+            while entries.num_bytes > self._max_bytes or len(entries.entries) > MAX_PICTURES:
+                entries.drop_oldest()
             if len(self._callers) > MAX_CALLERS:
                 self._callers.popitem(last=False)
+            while self._total() > self._max_total_bytes:
+                max(self._callers.values(), key=lambda caller: caller.num_bytes).drop_oldest()
+
+    def _total(self) -> int:
+        return sum(caller.num_bytes for caller in self._callers.values())
 
     def _use(self, caller: str, digest: bytes, entry: _Retained) -> None:
         """Makes picture and caller the most recently used."""
         entry.used_at = self._clock()
-        self._callers[caller].move_to_end(digest)
+        self._callers[caller].entries.move_to_end(digest)
         self._callers.move_to_end(caller)
 
     def _expire(self) -> None:
         """Drops everybody's pictures that were not used for too long. Call with the lock held."""
         oldest = self._clock() - self._max_seconds
-        for caller, entries in list(self._callers.items()):
-            while entries and next(iter(entries.values())).used_at < oldest:
-                entries.popitem(last=False)
-            if not entries:
-                del self._callers[caller]
+        for name, caller in list(self._callers.items()):
+            while caller.entries and next(iter(caller.entries.values())).used_at < oldest:
+                caller.drop_oldest()
+            if not caller.entries:
+                del self._callers[name]

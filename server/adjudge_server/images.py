@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,9 +10,10 @@ from PIL import Image, ImageOps
 
 from adjudge_server.content import EncodedImage, RawImage
 from adjudge_server.errors import LimitExceeded, UndecodableImage
-from adjudge_server.preprocessing import ConvertRgb, Exif
+from adjudge_server.preprocessing import FORMATS, MAX_SIDE, ConvertRgb, Exif
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+BYTES_PER_PIXEL = 4
+"""Of decoded pictures; Pillow pads RGB."""
 
 # Pillow's own limit would speak before ours, which is checked on every header before decoding.
 Image.MAX_IMAGE_PIXELS = None
@@ -37,10 +39,15 @@ def decode(
     image: EncodedImage | RawImage,
     *,
     max_pixels: int,
+    max_side: int = MAX_SIDE,
+    formats: tuple[str, ...] = FORMATS,
     convert_rgb: ConvertRgb = "first",
     exif: Exif = "apply",
+    reserve: Callable[[int], None] = lambda num_bytes: None,
 ) -> Picture:
     """Decodes a picture.
+
+    `reserve` is told how many bytes the pixels will take, before they take them, and may raise.
 
     Converted first, alpha is dropped and palettes are expanded before anything else, as in the
     training code of LLaVA-NeXT. Converted last, a picture is resized in its own mode, as the
@@ -48,10 +55,16 @@ def decode(
     pictures are resized by their nearest neighbours. The original never looks at EXIF orientation.
     Raises UndecodableImage or LimitExceeded, without a field.
     """
+
+    def admit(width: int, height: int) -> None:
+        _check("pixels", width * height, max_pixels)
+        _check("side", max(width, height), max_side)
+        reserve(width * height * BYTES_PER_PIXEL)
+
     pixels = (
-        _encoded(image, max_pixels, exif)
+        _encoded(image, formats, exif, admit)
         if isinstance(image, EncodedImage)
-        else _raw(image, max_pixels)
+        else _raw(image, admit)
     )
     if convert_rgb == "first" or pixels.mode not in _OWN_MODES:
         pixels = pixels.convert("RGB")
@@ -68,17 +81,19 @@ def _digest(pixels: Image.Image) -> str:
     return hashlib.sha256(header + palette + pixels.tobytes()).hexdigest()
 
 
-def _encoded(image: EncodedImage, max_pixels: int, exif: Exif) -> Image.Image:
+def _encoded(
+    image: EncodedImage, formats: tuple[str, ...], exif: Exif, admit: Callable[[int, int], None]
+) -> Image.Image:
     # A decoder fed by strangers raises anything: OSError, SyntaxError, struct.error, ValueError,
     # ZeroDivisionError… Every one of them means that this is not a picture we can read.
     try:
-        opened = Image.open(io.BytesIO(image.data), formats=FORMATS)
+        opened = Image.open(io.BytesIO(image.data), formats=formats)
     except Exception as error:
         raise UndecodableImage(
-            f"not a picture in one of the formats {', '.join(FORMATS)}"
+            f"not a picture in one of the formats {', '.join(formats)}"
         ) from error
     with opened:
-        _check_size(*opened.size, max_pixels)
+        admit(*opened.size)
         try:
             opened.load()
             return _in_8_bits(_upright(opened) if exif == "apply" else opened.copy())
@@ -105,10 +120,10 @@ def _in_8_bits(image: Image.Image) -> Image.Image:
     return image
 
 
-def _raw(image: RawImage, max_pixels: int) -> Image.Image:
+def _raw(image: RawImage, admit: Callable[[int, int], None]) -> Image.Image:
     if image.width < 1 or image.height < 1:
         raise UndecodableImage(f"raw pixels of size {image.width}x{image.height}")
-    _check_size(image.width, image.height, max_pixels)
+    admit(image.width, image.height)
     expected = image.width * image.height * len(image.mode)  # one letter, one channel
     if len(image.data) != expected:
         raise UndecodableImage(
@@ -118,11 +133,11 @@ def _raw(image: RawImage, max_pixels: int) -> Image.Image:
     return Image.frombytes(image.mode, (image.width, image.height), image.data)
 
 
-def _check_size(width: int, height: int, max_pixels: int) -> None:
-    if width * height > max_pixels:
+def _check(what: str, actual: int, maximum: int) -> None:
+    if actual > maximum:
         raise LimitExceeded(
-            f"a picture may have at most {max_pixels} pixels",
-            limit="max_image_pixels",
-            maximum=max_pixels,
-            actual=width * height,
+            f"a picture may have at most {maximum} pixels{' a side' if what == 'side' else ''}",
+            limit=f"max_image_{what}",
+            maximum=maximum,
+            actual=actual,
         )

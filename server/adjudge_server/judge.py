@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Generic, TypeVar
 
-from adjudge_server.batcher import Answered, Batcher, Caller
+from adjudge_server.accepted import Answered, Caller
+from adjudge_server.background import as_exception
+from adjudge_server.batcher import Batcher
 from adjudge_server.critic import Critic, Prepared, Query, Reading
-from adjudge_server.errors import AdjudgeError, WrongEpoch
+from adjudge_server.errors import AdjudgeError, NotReady, WrongEpoch
 from adjudge_server.self_check import SelfCheck
 
 P = TypeVar("P", bound=Prepared)
@@ -70,8 +72,9 @@ class Judge(Generic[P]):
         return Judge(self.critic, self.batcher, self._pool, self_check, weights_epoch)
 
     async def aside(self, function: Callable[[], R]) -> R:
-        """Runs CPU work off the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, function)
+        """Runs CPU work off the event loop. Raises CriticFailure for what is no Exception."""
+        work = partial(as_exception, function)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     async def prepare(self, queries: Sequence[Query | AdjudgeError]) -> list[P | AdjudgeError]:
         """Prepares what can be; errors keep their places."""
@@ -80,8 +83,9 @@ class Judge(Generic[P]):
         return [q if isinstance(q, AdjudgeError) else next(prepared) for q in queries]
 
     async def read(self, items: Sequence[P | AdjudgeError], caller: Caller) -> Readings:
-        """Asks the model. Raises QueueFull or NotReady, and WrongEpoch where the weights moved
-        before all was read; other failures take their item's place.
+        """Asks the model. Raises QueueFull, NotReady (also where the server ends before all was
+        read), and WrongEpoch where the weights moved meanwhile; other failures take their item's
+        place.
 
         Cancelling the caller takes what still waits out of the queue.
         """
@@ -89,7 +93,7 @@ class Judge(Generic[P]):
         caller = replace(caller, epoch=self.weights_epoch)
         futures = [asyncio.wrap_future(f) for f in self.batcher.submit(sound, caller)]
         answers = await asyncio.gather(*futures, return_exceptions=True)
-        if error := next((a for a in answers if isinstance(a, WrongEpoch)), None):
+        if error := next((a for a in answers if isinstance(a, WrongEpoch | NotReady)), None):
             raise error
         answered = iter(answers)
         results = [i if isinstance(i, AdjudgeError) else next(answered) for i in items]

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -136,11 +136,33 @@ def check_pairs(
     ]
 
 
+def num_characters(
+    asked: Asked, texts: Sequence[str | AdjudgeError], groups: Iterable[Sequence[int]]
+) -> int:
+    """Of all queries that are made of these candidates: each has the whole prompt, twice."""
+    lengths = [len(text) if isinstance(text, str) else 0 for text in texts]
+    return sum(
+        2 * len(asked.text) + sum(lengths[i] for i in group if i < len(texts)) for group in groups
+    )
+
+
 def pair_query(asked: Asked, texts: Sequence[str | AdjudgeError], pair: Pair) -> Query:
     """The query of a pair that `check_pairs` has passed, in the order given."""
     first, second = texts[pair.first], texts[pair.second]
     assert isinstance(first, str) and isinstance(second, str)
     return asked.query({"first": first, "second": second})
+
+
+def texts_of(
+    texts: Sequence[str | AdjudgeError], item: int | Pair | AdjudgeError
+) -> tuple[str, ...] | None:
+    """Of a candidate, by its index, or of a pair; None where one of them has none."""
+    if isinstance(item, AdjudgeError):
+        return None
+    indices = (item,) if isinstance(item, int) else (item.first, item.second)
+    found = tuple(texts[i] for i in indices if i < len(texts))
+    sound = tuple(text for text in found if isinstance(text, str))
+    return sound if len(sound) == len(indices) else None
 
 
 def _template(name: str, kind: Kind, card: CriticCard) -> Template:

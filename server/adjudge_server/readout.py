@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adjudge_server.critic import Reading
-from adjudge_server.errors import CriticFailure, OffFormat
+from adjudge_server.errors import AdjudgeError, CriticFailure, OffFormat
 from adjudge_server.templates import RewardKind, Template
 
 Floats = NDArray[np.float64]
@@ -110,6 +110,10 @@ def comparison(template: Template, readings: Sequence[Reading], noise_floor: flo
         opening_mass=min(masses.opening for masses, _ in read),
         within_noise=abs(margin) < noise_floor,
     )
+
+
+Outcome = Reward | Comparison | AdjudgeError
+"""What comes of one candidate or pair."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,15 @@ def check_room(critic: Critic[P], max_batch_tokens: int) -> None:
         critic.forget()
 
 
+def ask_first(critic: Critic[P], *, afresh: bool) -> None:
+    """The first of these questions once more, of a critic that began to fail. Raises whatever it
+    raises, ValueError where its answer is not finite. `afresh`: with nothing remembered, because
+    what is remembered may be what is broken."""
+    if afresh:
+        critic.forget()
+    _check_finite(critic.forward(_prepared(critic, _queries(critic.card)[:1])))
+
+
 def _afresh(critic: Critic[P], items: Sequence[P]) -> list[Reading]:
     """With nothing remembered: what two batches take from one memory cannot differ in it."""
     critic.forget()
@@ -181,5 +190,7 @@ def _read(image: object) -> Picture:
 
 def _check_finite(readings: Sequence[Reading]) -> None:
     for reading in readings:
-        if not (np.isfinite(reading.opening_mass) and np.isfinite(reading.numbers).all()):
-            raise ValueError("the critic produced a number that is not finite at warm-up")
+        if not reading.is_finite:
+            raise ValueError(
+                "the critic produced a number that is not finite at the first questions"
+            )

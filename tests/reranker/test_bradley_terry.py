@@ -167,3 +167,32 @@ def test_candidates_that_nothing_connects_have_no_strength() -> None:
 def test_what_is_no_comparison_is_refused(pairs, given, prior: float) -> None:
     with pytest.raises(ValueError):
         fit_bradley_terry(2, pairs, given, prior=prior)
+
+
+@given(
+    size=st.integers(2, 24),
+    seed=st.integers(0, 2**32 - 1),
+    spread=st.floats(0, 30),
+    prior=st.sampled_from([1e-3, 0.1]),
+)
+def test_the_covariance_is_the_pseudo_inverse_also_where_the_critic_is_sure(
+    size: int, seed: int, spread: float, prior: float
+) -> None:
+    """A general pseudo-inverse took the singular direction for a real one now and then, and gave
+    variances that were huge, or below 0."""
+    values = spread * np.random.default_rng(seed).normal(size=size)
+    pairs = list(combinations(range(size), 2))
+    chances = [float(1 / (1 + np.exp(values[j] - values[i]))) for i, j in pairs]
+    fit = fit_bradley_terry(size, pairs, chances, prior=prior)
+    information = np.zeros((size, size))
+    for i, j in pairs:
+        share = 1 / (1 + math.exp(fit.strengths[j] - fit.strengths[i]))
+        information[[i, j, i, j], [i, j, j, i]] += (
+            (1 + prior) * share * (1 - share) * np.array([1, 1, -1, -1])
+        )
+    covariance = np.array(fit.covariance)
+    centre = np.eye(size) - 1 / size
+    assert information @ covariance == pytest.approx(centre, abs=1e-6)
+    assert covariance == pytest.approx(covariance.T)
+    errors = [fit.standard_error(index) for index in range(size)]
+    assert all(error is not None and math.isfinite(error) and error > 0 for error in errors)

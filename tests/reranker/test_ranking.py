@@ -1,5 +1,6 @@
 """Rankings are deterministic, and nothing that is not a reward can win."""
 
+import asyncio
 import math
 import pickle
 from dataclasses import FrozenInstanceError
@@ -20,6 +21,7 @@ from adjudge_reranker import (
     ScoreResult,
     ServerFault,
     ServerUnavailable,
+    async_best_of_n,
     best_of_n,
     rank,
 )
@@ -180,3 +182,40 @@ def test_what_the_scorer_raises_is_raised(
     script.plan(fail(grpc.StatusCode.UNAVAILABLE, "NOT_READY", retry_after=3600.0))
     with pytest.raises(ServerUnavailable):
         best_of_n(scripted_client, "Why?", ["a"])
+
+
+class Waiting(Fixed):
+    """The same, without blocking."""
+
+    async def score(self, prompt, candidates, **options) -> ScoreResult:
+        return super().score(prompt, candidates, **options)
+
+    async def compare(self, prompt, candidates, pairs, **options) -> CompareResult:
+        return super().compare(prompt, candidates, pairs, **options)
+
+
+@given(rewards=some_judged, with_evidence=st.booleans())
+def test_without_blocking_the_ranking_is_the_same(rewards, with_evidence) -> None:
+    candidates = names(len(rewards))
+    blocking, waiting = Fixed(*rewards), Waiting(*rewards)
+    ranking = best_of_n(
+        blocking, "prompt", candidates, comparer=blocking if with_evidence else None
+    )
+    other = asyncio.run(
+        async_best_of_n(waiting, "prompt", candidates, comparer=waiting if with_evidence else None)
+    )
+    assert [e.index for e in other.entries] == [e.index for e in ranking.entries]
+    assert [e.against_best for e in other.entries] == [e.against_best for e in ranking.entries]
+    assert waiting.pairs == blocking.pairs
+
+
+def test_without_blocking_a_failed_comparison_is_evidence_missing_and_no_error() -> None:
+    class Failing(Waiting):
+        async def compare(self, prompt, candidates, pairs, **options) -> CompareResult:
+            raise ServerUnavailable("down")
+
+    scorer = Failing(1.0, 3.0, 2.0)
+    ranking = asyncio.run(async_best_of_n(scorer, "prompt", names(3), comparer=scorer))
+    assert ranking.best.index == 1
+    assert all(isinstance(error, ServerUnavailable) for error in ranking.failures)
+    assert len(ranking.failures) == 2

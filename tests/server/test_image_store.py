@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from adjudge_server.content import EncodedImage, ImageReference, RawImage, WireImage
 from adjudge_server.errors import InvalidRequest, UnknownImage
-from adjudge_server.image_store import MAX_CALLERS, ImageStore
+from adjudge_server.image_store import MAX_CALLERS, MAX_PICTURES, ImageStore
 
 
 class Clock:
@@ -18,9 +18,14 @@ class Clock:
         return self.now
 
 
-def store(*, max_bytes: int = 1000, max_seconds: float = 10.0) -> tuple[ImageStore, Clock]:
+def store(
+    *, max_bytes: int = 1000, max_total_bytes: int = 100_000, max_seconds: float = 10.0
+) -> tuple[ImageStore, Clock]:
     clock = Clock()
-    return ImageStore(max_bytes=max_bytes, max_seconds=max_seconds, clock=clock), clock
+    images = ImageStore(
+        max_bytes=max_bytes, max_total_bytes=max_total_bytes, max_seconds=max_seconds, clock=clock
+    )
+    return images, clock
 
 
 def picture(name: str, size: int = 10) -> EncodedImage:
@@ -201,3 +206,40 @@ def test_callers_who_only_ask_push_nobody_out() -> None:
     for i in range(MAX_CALLERS):
         assert not knows(images, f"{i}", image)
     assert knows(images, "me", image)
+
+
+@settings(max_examples=60)
+@given(
+    sent=st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(1, 40)), max_size=40),
+    max_total_bytes=st.integers(0, 120),
+)
+def test_what_all_can_name_together_never_exceeds_the_bound(
+    sent: list[tuple[str, int]], max_total_bytes: int
+) -> None:
+    images, _ = store(max_bytes=60, max_total_bytes=max_total_bytes)
+    pictures = [(who, EncodedImage(bytes([i]) * size)) for i, (who, size) in enumerate(sent)]
+    for who, image in pictures:
+        images.resolve(who, image)
+    kept = [len(image.data) for who, image in pictures if knows(images, who, image)]
+    assert sum(kept) <= max_total_bytes
+    if pictures and len(pictures[-1][1].data) <= max_total_bytes // 6:
+        assert kept
+
+
+def test_a_greedy_caller_makes_room_for_the_others() -> None:
+    images, _ = store(max_bytes=100, max_total_bytes=120)
+    modest = [picture("mine", 10), picture("mine too", 10)]
+    for image in modest:
+        images.resolve("modest", image)
+    for i in range(50):
+        images.resolve("greedy", picture(f"{i}", 20))
+    assert all(knows(images, "modest", image) for image in modest)
+
+
+def test_pictures_of_next_to_no_bytes_are_bounded_by_their_number() -> None:
+    images, _ = store(max_bytes=10 * MAX_PICTURES, max_total_bytes=10 * MAX_PICTURES)
+    tiny = [EncodedImage(i.to_bytes(4)) for i in range(MAX_PICTURES + 1)]
+    for image in tiny:
+        images.resolve("me", image)
+    assert not knows(images, "me", tiny[0])
+    assert knows(images, "me", tiny[1])

@@ -303,7 +303,9 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
     """Not used."""
     ERROR_REASON_INVALID_REQUEST: _ErrorReason.ValueType  # 1
-    """INVALID_ARGUMENT: a field is missing or malformed. Metadata: field."""
+    """INVALID_ARGUMENT: a field is missing or malformed, or the request is no protobuf message of its
+    method at all. Metadata: field, except for the latter.
+    """
     ERROR_REASON_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 2
     """INVALID_ARGUMENT: a limit is exceeded. Metadata: field, limit (its name), maximum, actual."""
     ERROR_REASON_UNDECODABLE_IMAGE: _ErrorReason.ValueType  # 3
@@ -332,7 +334,9 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_VERDICT_NOT_FOUND: _ErrorReason.ValueType  # 12
     """FAILED_PRECONDITION: the critique ended without a verdict that could be located."""
     ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 13
-    """UNAVAILABLE, with RetryInfo: the queue is full."""
+    """UNAVAILABLE, with RetryInfo: there is no room for the request. Metadata: limit (its name:
+    max_queue_tokens or max_open_bytes), maximum.
+    """
     ERROR_REASON_NOT_READY: _ErrorReason.ValueType  # 14
     """UNAVAILABLE, with RetryInfo: the server is starting or draining, or has lost its weights while
     they moved and waits for others.
@@ -349,6 +353,10 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """FAILED_PRECONDITION: there is no sound checkpoint of the model that is served at that path, or
     its numbers are not finite. The weights are what they were. Metadata: field.
     """
+    ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 19
+    """UNAUTHENTICATED: the call carries no token that opens its method. Metadata: needs ("token" or
+    "admin token").
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """---------------------------------------------------------------------------------------------
@@ -360,7 +368,9 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Not used."""
 ERROR_REASON_INVALID_REQUEST: ErrorReason.ValueType  # 1
-"""INVALID_ARGUMENT: a field is missing or malformed. Metadata: field."""
+"""INVALID_ARGUMENT: a field is missing or malformed, or the request is no protobuf message of its
+method at all. Metadata: field, except for the latter.
+"""
 ERROR_REASON_LIMIT_EXCEEDED: ErrorReason.ValueType  # 2
 """INVALID_ARGUMENT: a limit is exceeded. Metadata: field, limit (its name), maximum, actual."""
 ERROR_REASON_UNDECODABLE_IMAGE: ErrorReason.ValueType  # 3
@@ -389,7 +399,9 @@ is under its floor. Metadata: opening_mass, valid_mass.
 ERROR_REASON_VERDICT_NOT_FOUND: ErrorReason.ValueType  # 12
 """FAILED_PRECONDITION: the critique ended without a verdict that could be located."""
 ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 13
-"""UNAVAILABLE, with RetryInfo: the queue is full."""
+"""UNAVAILABLE, with RetryInfo: there is no room for the request. Metadata: limit (its name:
+max_queue_tokens or max_open_bytes), maximum.
+"""
 ERROR_REASON_NOT_READY: ErrorReason.ValueType  # 14
 """UNAVAILABLE, with RetryInfo: the server is starting or draining, or has lost its weights while
 they moved and waits for others.
@@ -405,6 +417,10 @@ field.
 ERROR_REASON_WEIGHTS_REFUSED: ErrorReason.ValueType  # 18
 """FAILED_PRECONDITION: there is no sound checkpoint of the model that is served at that path, or
 its numbers are not finite. The weights are what they were. Metadata: field.
+"""
+ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 19
+"""UNAUTHENTICATED: the call carries no token that opens its method. Metadata: needs ("token" or
+"admin token").
 """
 global___ErrorReason = ErrorReason
 
@@ -1464,7 +1480,9 @@ global___Template = Template
 
 @typing.final
 class Limits(google.protobuf.message.Message):
-    """What a request may hold. Exceeding one is a typed error that names it."""
+    """What a request, and what all requests together, may hold. Exceeding one is a typed error that names
+    it, except for max_message_bytes: gRPC itself refuses longer messages, with RESOURCE_EXHAUSTED.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1478,6 +1496,12 @@ class Limits(google.protobuf.message.Message):
     MAX_CRITIQUE_TOKENS_FIELD_NUMBER: builtins.int
     MAX_RETAINED_BYTES_FIELD_NUMBER: builtins.int
     MAX_RETAINED_DURATION_FIELD_NUMBER: builtins.int
+    MAX_RETAINED_TOTAL_BYTES_FIELD_NUMBER: builtins.int
+    MAX_OPEN_BYTES_FIELD_NUMBER: builtins.int
+    MAX_OPEN_CRITIQUES_FIELD_NUMBER: builtins.int
+    MAX_STREAMS_FIELD_NUMBER: builtins.int
+    IMAGE_FORMATS_FIELD_NUMBER: builtins.int
+    MAX_IMAGE_SIDE_FIELD_NUMBER: builtins.int
     max_message_bytes: builtins.int
     """Bytes of one request message."""
     max_image_pixels: builtins.int
@@ -1496,9 +1520,27 @@ class Limits(google.protobuf.message.Message):
     """Tokens of one critique."""
     max_retained_bytes: builtins.int
     """Bytes of pictures retained for one caller to be named by wire digest."""
+    max_retained_total_bytes: builtins.int
+    """Bytes of pictures retained for all callers together."""
+    max_open_bytes: builtins.int
+    """Bytes of all requests at work and of the pixels that their pictures decode to; one host may have
+    as much as is free. Over this, requests fail with QUEUE_FULL.
+    """
+    max_open_critiques: builtins.int
+    """Critiques that are being written at a time; others wait."""
+    max_streams: builtins.int
+    """Calls that one connection may have open. gRPC has others wait at the client, but refuses some with
+    UNAVAILABLE; call again.
+    """
+    max_image_side: builtins.int
+    """Width, and height, of one picture, read from its header before it is decoded."""
     @property
     def max_retained_duration(self) -> google.protobuf.duration_pb2.Duration:
         """How long a picture is retained after its last use."""
+
+    @property
+    def image_formats(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Of encoded pictures, such as "PNG"; others are undecodable."""
 
     def __init__(
         self,
@@ -1513,8 +1555,14 @@ class Limits(google.protobuf.message.Message):
         max_critique_tokens: builtins.int = ...,
         max_retained_bytes: builtins.int = ...,
         max_retained_duration: google.protobuf.duration_pb2.Duration | None = ...,
+        max_retained_total_bytes: builtins.int = ...,
+        max_open_bytes: builtins.int = ...,
+        max_open_critiques: builtins.int = ...,
+        max_streams: builtins.int = ...,
+        image_formats: collections.abc.Iterable[builtins.str] | None = ...,
+        max_image_side: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["max_retained_duration", b"max_retained_duration"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["max_candidates", b"max_candidates", "max_critique_tokens", b"max_critique_tokens", "max_image_pixels", b"max_image_pixels", "max_images", b"max_images", "max_input_tokens", b"max_input_tokens", "max_message_bytes", b"max_message_bytes", "max_pairs", b"max_pairs", "max_queue_tokens", b"max_queue_tokens", "max_retained_bytes", b"max_retained_bytes", "max_retained_duration", b"max_retained_duration"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["image_formats", b"image_formats", "max_candidates", b"max_candidates", "max_critique_tokens", b"max_critique_tokens", "max_image_pixels", b"max_image_pixels", "max_image_side", b"max_image_side", "max_images", b"max_images", "max_input_tokens", b"max_input_tokens", "max_message_bytes", b"max_message_bytes", "max_open_bytes", b"max_open_bytes", "max_open_critiques", b"max_open_critiques", "max_pairs", b"max_pairs", "max_queue_tokens", b"max_queue_tokens", "max_retained_bytes", b"max_retained_bytes", "max_retained_duration", b"max_retained_duration", "max_retained_total_bytes", b"max_retained_total_bytes", "max_streams", b"max_streams"]) -> None: ...
 
 global___Limits = Limits

@@ -8,6 +8,7 @@ import typer
 
 from adjudge_reranker.admin import AdminClient
 from adjudge_reranker.cli import records, tables
+from adjudge_reranker.cli.credentials import given, take
 from adjudge_reranker.cli.jobs import BadInput, Job, Source, read_jobs
 from adjudge_reranker.cli.judging import (
     ExitCode,
@@ -18,6 +19,30 @@ from adjudge_reranker.cli.judging import (
     exit_code_of,
     judge_all,
     show_critique,
+)
+from adjudge_reranker.cli.mining_commands import generate, mine
+from adjudge_reranker.cli.options import (
+    SERVER,
+    Candidates,
+    CandidatesFile,
+    Images,
+    ImagesAnywhere,
+    ImagesFolder,
+    InputFile,
+    JsonFile,
+    LabelsFile,
+    LabelsLayout,
+    ModelName,
+    OutputFormat,
+    PlotFile,
+    Prompt,
+    RecordsFile,
+    Reference,
+    Rubric,
+    Server,
+    TemplateName,
+    TemplateNames,
+    Timeout,
 )
 from adjudge_reranker.cli.verbs import (
     Critic,
@@ -51,82 +76,8 @@ app = typer.Typer(
     # Locals would show what is being judged.
     pretty_exceptions_enable=False,
 )
+app.callback()(take)
 
-Candidates = Annotated[
-    list[str] | None, typer.Argument(metavar="CANDIDATE", help="Responses to judge.")
-]
-Prompt = Annotated[str | None, typer.Option(help="What the candidates respond to.")]
-Images = Annotated[
-    list[Path] | None,
-    typer.Option("--image", exists=True, dir_okay=False, help="Picture of the prompt; repeatable."),
-]
-CandidatesFile = Annotated[
-    str | None,
-    typer.Option(
-        "--candidates", help="File with one candidate a line (an empty line is one); - for stdin."
-    ),
-]
-InputFile = Annotated[
-    str | None, typer.Option("--input", help="JSON lines, one prompt each; - for stdin.")
-]
-Server = Annotated[str, typer.Option(envvar="ADJUDGE_SERVER", help="Where the server listens.")]
-TemplateName = Annotated[
-    str | None, typer.Option("--template", help="Critic prompt; see info. Default: the model's.")
-]
-Reference = Annotated[str | None, typer.Option(help="The right answer, if the template takes it.")]
-Rubric = Annotated[str | None, typer.Option(help="What to judge by, if the template takes it.")]
-ModelName = Annotated[
-    str | None, typer.Option("--model", help="Model to ask. Default: the server's.")
-]
-Timeout = Annotated[float, typer.Option(min=0.001, max=86_400, help="Seconds for each call.")]
-OutputFormat = Annotated[
-    Format | None,
-    typer.Option("--format", help="Default: table on a terminal, jsonl otherwise."),
-]
-
-LabelsFile = Annotated[
-    str,
-    typer.Argument(
-        metavar="FILE", help="Labelled items: JSON lines (- for stdin), .json or .parquet."
-    ),
-]
-LabelsLayout = Annotated[
-    Layout, typer.Option("--layout", help="What the fields of the records are called.")
-]
-ImagesFolder = Annotated[
-    Path | None,
-    typer.Option(
-        exists=True, file_okay=False, help="Where paths of pictures start. Default: FILE's folder."
-    ),
-]
-ImagesAnywhere = Annotated[
-    bool,
-    typer.Option(
-        "--images-anywhere",
-        help="Send pictures outside that folder too. Whatever FILE names goes to the server.",
-    ),
-]
-TemplateNames = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--template", help="Critic prompt; repeatable, one of each kind. Default: the model's."
-    ),
-]
-JsonFile = Annotated[
-    Path | None, typer.Option("--json", dir_okay=False, help="Write all figures here, as JSON.")
-]
-RecordsFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--records", dir_okay=False, help="Write each item's reading here, as JSON lines."
-    ),
-]
-PlotFile = Annotated[
-    Path | None,
-    typer.Option("--plot", dir_okay=False, help="Draw reliability and position bias here, as PNG."),
-]
-
-_SERVER = "127.0.0.1:50051"
 _EVAL_PARAGRAPHS = (
     "How well does the critic agree with labels? Judges labelled items and prints accuracy, "
     "correlation, calibration and position bias, each with its 95 % interval.",
@@ -146,7 +97,7 @@ def score(
     image: Images = None,
     candidates_file: CandidatesFile = None,
     input_file: InputFile = None,
-    server: Server = _SERVER,
+    server: Server = SERVER,
     template: TemplateName = None,
     reference: Reference = None,
     rubric: Rubric = None,
@@ -167,7 +118,7 @@ def compare(
     image: Images = None,
     candidates_file: CandidatesFile = None,
     input_file: InputFile = None,
-    server: Server = _SERVER,
+    server: Server = SERVER,
     template: TemplateName = None,
     reference: Reference = None,
     rubric: Rubric = None,
@@ -189,7 +140,7 @@ def rank(
     image: Images = None,
     candidates_file: CandidatesFile = None,
     input_file: InputFile = None,
-    server: Server = _SERVER,
+    server: Server = SERVER,
     template: TemplateName = None,
     reference: Reference = None,
     rubric: Rubric = None,
@@ -214,7 +165,7 @@ def critique(
     input_file: InputFile = None,
     pairwise: Annotated[bool, typer.Option("--pairwise", help="Pairs, not candidates.")] = False,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Length of one critique.")] = None,
-    server: Server = _SERVER,
+    server: Server = SERVER,
     template: TemplateName = None,
     reference: Reference = None,
     rubric: Rubric = None,
@@ -241,7 +192,7 @@ def evaluate(
     layout: LabelsLayout = Layout.ADJUDGE,
     images: ImagesFolder = None,
     images_anywhere: ImagesAnywhere = False,
-    server: Server = _SERVER,
+    server: Server = SERVER,
     template: TemplateNames = None,
     rubric: Rubric = None,
     model: ModelName = None,
@@ -265,6 +216,10 @@ def evaluate(
     raise typer.Exit(code)
 
 
+app.command()(generate)
+app.command()(mine)
+
+
 @app.command("load-weights")
 def load_weights(
     directory: Annotated[
@@ -273,7 +228,7 @@ def load_weights(
     expected_epoch: Annotated[
         int | None, typer.Option(min=0, help="Only if the weights epoch is this one.")
     ] = None,
-    server: Server = _SERVER,
+    server: Server = SERVER,
     model: ModelName = None,
     timeout: Timeout = 600.0,
     output_format: OutputFormat = None,
@@ -281,11 +236,13 @@ def load_weights(
     """Other weights for a server that runs with --enable-admin, without a restart."""
     output = Output(output_format)
     try:
-        with AdminClient(server, timeout=timeout) as admin:
+        with AdminClient(server, timeout=timeout, **given().arguments()) as admin:
             loaded = admin.load_weights(directory, model=model, expected_epoch=expected_epoch)
     except RewardError as error:
         complain(f"{server}: {error}")
         raise typer.Exit(exit_code_of(error)) from error
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     if output.format is Format.JSONL:
         output.write_record(asdict(loaded))
     else:
@@ -295,7 +252,7 @@ def load_weights(
 
 @app.command()
 def info(
-    server: Server = _SERVER,
+    server: Server = SERVER,
     model: ModelName = None,
     timeout: Timeout = 60.0,
     output_format: OutputFormat = None,

@@ -8,10 +8,12 @@ from contextlib import AbstractContextManager
 from enum import IntEnum, StrEnum
 from typing import Any, TypeVar
 
+import grpc
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from adjudge_reranker.cli.credentials import given
 from adjudge_reranker.cli.critiques import show
 from adjudge_reranker.cli.jobs import Job
 from adjudge_reranker.cli.tables import failed_line
@@ -93,15 +95,22 @@ def complain(message: str) -> None:
 def connect(server: str, timeout: float, model: str | None) -> tuple[RewardClient, ModelInfo]:
     """A client of a server that answers, and what it serves.
 
-    Exits with UNREACHABLE, or USAGE for an unknown model, after a complaint on standard error.
+    Exits with UNREACHABLE, or USAGE for an unknown model or a refused token, after a complaint on
+    standard error. Raises typer.BadParameter for a token or TLS files that cannot be used.
     """
-    client = RewardClient(server, timeout=timeout)
+    try:
+        client = RewardClient(server, timeout=timeout, **given().arguments())
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     try:
         return client, client.model(model, timeout=min(timeout, _CONNECT_SECONDS))
     except RewardError as error:
         complain(f"{server}: {error}")
-        unknown = error.reason == ErrorReason.UNKNOWN_MODEL
-        raise typer.Exit(ExitCode.USAGE if unknown else ExitCode.UNREACHABLE) from error
+        is_usage = (
+            error.reason == ErrorReason.UNKNOWN_MODEL
+            or error.code is grpc.StatusCode.UNAUTHENTICATED
+        )
+        raise typer.Exit(ExitCode.USAGE if is_usage else ExitCode.UNREACHABLE) from error
 
 
 def show_critique(job: Job, events: Iterable[CritiqueEvent], output: Output) -> None:
@@ -154,7 +163,7 @@ class NoBar:
 class _Bar(NoBar):
     def __init__(self, progress: Progress, num_jobs: int) -> None:
         self._progress = progress
-        self._task = progress.add_task("judging", total=num_jobs)
+        self._task = progress.add_task("", total=num_jobs)
 
     def advance(self) -> None:
         self._progress.advance(self._task)
@@ -167,13 +176,13 @@ class _Bar(NoBar):
 
 
 @contextlib.contextmanager
-def progress_bar(num_jobs: int) -> Iterator[NoBar]:
+def progress_bar(num_jobs: int, doing: str = "judging") -> Iterator[NoBar]:
     """On standard error, if that is a terminal and there is something to wait for."""
     console = Console(stderr=True)
     if num_jobs < 2 or not console.is_terminal:
         yield NoBar()
         return
-    columns = (TextColumn("judging"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     # Redirecting would send the results to standard error, where the bar is.
     with Progress(
         *columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False

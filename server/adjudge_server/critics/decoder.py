@@ -61,11 +61,15 @@ class Decoder:
         self.device = weight.device
         self.dtype = weight.dtype
         self.prefixes = PrefixTree[KeysValues](max_prefix_bytes)
+        self.num_known = self.num_new = 0
+        """Different prompts of all batches, by whether a beginning was remembered."""
+        self.reused_tokens = self.computed_tokens = 0
+        """Of prompts, that were remembered; and rows that were computed."""
         language.set_attn_implementation(packed_attention.NAME)
 
     def run(self, batch: Sequence[PreparedPrompt], features: Features) -> Passed:
         """Every prompt of the batch, in one pass."""
-        plan = make_plan(batch, self.prefixes)
+        plan = self._planned(batch)
         kept = [run for run in plan.runs if run.is_kept]
         hidden, keys_values = self._pass(plan, kept, features)
         self._remember(kept, keys_values)
@@ -73,7 +77,7 @@ class Decoder:
 
     def begin(self, item: PreparedPrompt, features: Features) -> tuple[Context, torch.Tensor]:
         """The context after a whole prompt, and (hidden,) of its last token."""
-        plan = make_plan([replace(item, tree=NO_ANSWERS)], self.prefixes)
+        plan = self._planned([replace(item, tree=NO_ANSWERS)])
         (leaf,) = plan.leaves
         hidden, keys_values = self._pass(plan, [*plan.runs, leaf], features)
         kept = [pair for pair in zip(plan.runs, keys_values, strict=False) if pair[0].is_kept]
@@ -94,6 +98,14 @@ class Decoder:
         hidden = self._hidden(rows, attendance, no_pictures)[0]
         context.written.append(attendance.keys_values()[0])
         return hidden
+
+    def _planned(self, batch: Sequence[PreparedPrompt]) -> Plan[KeysValues]:
+        plan = make_plan(batch, self.prefixes)
+        self.num_known += plan.num_known
+        self.num_new += len(plan.leaves) - plan.num_known
+        self.reused_tokens += plan.known_tokens
+        self.computed_tokens += plan.num_rows
+        return plan
 
     def _pass(
         self,

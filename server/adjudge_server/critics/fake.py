@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from adjudge_server.caches import Memory
 from adjudge_server.critic import CriticCard, Query, Reading, Spare, Written
 from adjudge_server.errors import InputTooLong
 from adjudge_server.template_sets import templates_of
@@ -92,6 +93,9 @@ class FakeCritic:
 
     def forget(self) -> None:
         pass
+
+    def memory(self) -> Memory:
+        return Memory()
 
     def read_weights(self, directory: Path) -> Spare:
         name = directory.name

@@ -1,13 +1,14 @@
 """LLaVA-OneVision critics, LLaVA-Critic's architecture among them: pictures before a decoder."""
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import LlavaOnevisionForConditionalGeneration
 
-from adjudge_server.caches import CacheBytes
+from adjudge_server.caches import CacheBytes, Memory
 from adjudge_server.critic import CriticCard, Query, Reading, Written
 from adjudge_server.critics.decoder import Decoder, Features
 from adjudge_server.critics.llava_vision import LlavaVision
@@ -57,6 +58,9 @@ class LlavaOnevisionCritic(LocalCritic):
     def forget(self) -> None:
         self._vision.forget()
         super().forget()
+
+    def memory(self) -> Memory:
+        return replace(super().memory(), features=self._vision.use)
 
     def critique(self, item: PreparedPrompt, max_tokens: int) -> Generator[Written, None, None]:
         features = self._features([item])

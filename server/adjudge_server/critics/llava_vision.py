@@ -7,6 +7,7 @@ from cachetools import LRUCache
 from torch import nn
 from transformers import LlavaOnevisionModel
 
+from adjudge_server.caches import CacheUse
 from adjudge_server.critics.preparing import TiledPicture
 
 
@@ -16,6 +17,7 @@ class LlavaVision:
     def __init__(self, model: LlavaOnevisionModel, max_bytes: int) -> None:
         """`max_bytes` bounds the features that are remembered."""
         self._known: LRUCache[str, torch.Tensor] = LRUCache(max_bytes, lambda known: known.nbytes)
+        self._num_hits = self._num_misses = 0
         self._tower = model.vision_tower
         self._projector = model.multi_modal_projector
         self._newline: torch.Tensor = model.image_newline
@@ -28,7 +30,10 @@ class LlavaVision:
         """(tokens, hidden): the base tile's patches, then the grid's; `picture.layout` says how
         many. By itself, so that they do not depend on other pictures."""
         known = self._known.get(picture.digest)
-        if known is None:
+        if known is not None:
+            self._num_hits += 1
+        else:
+            self._num_misses += 1
             known = self._computed(picture)
             with suppress(ValueError):  # larger than all that may be remembered
                 self._known[picture.digest] = known
@@ -36,6 +41,11 @@ class LlavaVision:
 
     def forget(self) -> None:
         self._known.clear()
+
+    @property
+    def use(self) -> CacheUse:
+        """For any thread."""
+        return CacheUse(self._num_hits, self._num_misses, int(self._known.currsize))
 
     def _computed(self, picture: TiledPicture) -> torch.Tensor:
         pixels = torch.from_numpy(picture.cut()).to(self._newline)  # (1 + n, 3, side, side)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from adjudge_server.caches import CacheUse, Memory
 from adjudge_server.critic import CriticCard, Spare
 from adjudge_server.critics.decoder import Decoder
 from adjudge_server.critics.memory import release
@@ -20,6 +21,14 @@ class LocalCritic:
     def forget(self) -> None:
         self.decoder.prefixes.clear()
         release(self.decoder.device)
+
+    def memory(self) -> Memory:
+        decoder = self.decoder
+        return Memory(
+            prefixes=CacheUse(decoder.num_known, decoder.num_new, decoder.prefixes.nbytes),
+            reused_tokens=decoder.reused_tokens,
+            computed_tokens=decoder.computed_tokens,
+        )
 
     def read_weights(self, directory: Path) -> Spare:
         assert self._weights is not None

@@ -91,6 +91,10 @@ class Plan(Generic[K]):
     num_rows: int = 0
     computed: dict[int, int] = field(default_factory=dict)
     """By place in the batch: rows on its account. What is shared is on the account of the first."""
+    num_known: int = 0
+    """Different prompts of which a beginning is known."""
+    known_tokens: int = 0
+    """Of those beginnings, for each such prompt."""
 
 
 def symbols_of(item: PreparedPrompt) -> tuple[Symbol, ...]:
@@ -116,9 +120,15 @@ def make_plan(batch: Sequence[PreparedPrompt], tree: PrefixTree[K]) -> Plan[K]:
     for leaf in leaves.values():
         node, matched = tree.find(leaf.symbols[: leaf.limit])
         attached.setdefault(node, (matched, []))[1].append(leaf)
+    num_known = known_tokens = 0
     for node, (matched, found) in attached.items():
-        layout.grow(node, found, matched, found[0].tokens(0, matched))
-    return layout.walk(attached)
+        position = found[0].tokens(0, matched)
+        layout.grow(node, found, matched, position)
+        num_known += len(found) if node is not None else 0
+        known_tokens += len(found) * position
+    plan = layout.walk(attached)
+    plan.num_known, plan.known_tokens = num_known, known_tokens
+    return plan
 
 
 class _Layout(Generic[K]):

@@ -19,6 +19,8 @@ from adjudge_server.verdict import boundary
 CONTEXT = 256
 """Characters before a verdict that are tokenised with each of its forms. Merges do not reach so
 far, and a critique may be long."""
+SEAM = 64
+"""Tokens; far more than change at the end of a text when it goes on."""
 IMAGE_SLOT = -1
 """Stands in token ids for one feature of a picture. No tokenizer has it, so no text can be it."""
 
@@ -126,9 +128,13 @@ class Preparer:
         heads: dict[str, list[int]],
     ) -> PreparedPrompt | InputTooLong:
         pictures = tuple(tiled[p.digest, len(query.pictures)] for p in query.pictures)
-        token_ids = self._token_ids(query.text, pictures)
         if query.group not in heads:
             heads[query.group] = self._token_ids(query.head, pictures)
+        # However a text goes on, only the last tokens of its head change. Otherwise a long prompt
+        # would be tokenised for every candidate before each of them is refused.
+        if error := too_long(len(heads[query.group]) - SEAM, self._max_input_tokens):
+            return error
+        token_ids = self._token_ids(query.text, pictures)
         tree = self._trees[query.template.hash]
         if error := too_long(len(token_ids) + len(tree.tokens), self._max_input_tokens):
             return error
