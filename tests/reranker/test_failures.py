@@ -205,10 +205,14 @@ def test_a_message_over_the_limit_is_refused_and_not_repeated(script: ScriptedSe
     large = pb.GetModelResponse(model=pb.Model(name="x" * 2_000_000))
     script.plan(answer(large))
     with RewardClient(script.address, max_message_bytes=1_000_000) as client:
-        with pytest.raises(RequestRefused, match="larger than max"):
+        with pytest.raises(RequestRefused) as received:
             client.model()
-        with pytest.raises(RequestRefused, match="larger than max"):
+        with pytest.raises(RequestRefused) as sent:
             client.score("Why?", ["x" * 2_000_000])
+    for caught in (received, sent):
+        assert caught.value.reason == "LIMIT_EXCEEDED"
+        assert caught.value.metadata["limit"] == "max_message_bytes"
+        assert caught.value.metadata["maximum"] == "1000000"
     assert len(script.requests) == 1
 
 
