@@ -159,6 +159,8 @@ def _prepare(config: Config) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if config.model is None or not is_hub_id(config.model):
         os.environ["HF_HUB_OFFLINE"] = "1"
+    # Its C library writes a line of its own kind for every handshake that a stranger fails.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     host_memory.keep()
     sys.setswitchinterval(SWITCH_SECONDS)
     # Strangers' pictures must not fill the log.

@@ -18,6 +18,8 @@ from tests.reranker.scripted import ScriptedService
 EXAMPLE = Path(__file__).parents[3] / "examples" / "verl_reward.py"
 QUESTION = "What this image presents?"
 ANSWER = "This is a handwritten number seven."
+# verl's own imports: ray deprecates what it imports itself.
+pytestmark = pytest.mark.filterwarnings("ignore:Ray state API:DeprecationWarning")
 ROW = {"question": QUESTION, "images": [str(SEVEN)]}
 
 

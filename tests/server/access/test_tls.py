@@ -228,3 +228,20 @@ def test_the_program_says_what_is_wrong_and_ends(files: TlsFiles, tmp_path: Path
     assert ended.returncode == 1
     assert f"adjudge-server: --tls-key {tmp_path / 'none'}: No such file" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_failed_handshakes_write_nothing_into_the_log(files: TlsFiles) -> None:
+    flags = ["--critic", "fake", "--listen", "127.0.0.1:0", "--log-format", "json"]
+    tls = ["--tls-cert", str(files.cert), "--tls-key", str(files.key)]
+    command = [sys.executable, "-m", "adjudge_server", *flags, *tls]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as program:
+        try:
+            assert program.stdout is not None and program.stderr is not None
+            address = program.stdout.readline().strip().rpartition(" ")[2]
+            with grpc.insecure_channel(address) as plain, pytest.raises(grpc.RpcError):
+                model_of(plain)
+        finally:
+            program.terminate()
+        lines = program.stderr.read().splitlines()
+    assert lines and all(line.startswith("{") for line in lines)
