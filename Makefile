@@ -37,7 +37,7 @@ evaluate: .venv/installed  ## what the embedded critic scores on its held-out da
 train: .venv/installed  ## train the embedded critic anew, into build/embedded
 	PYTHONPATH=training $(BIN)/python -m embedded_critic.train --out build/embedded
 
-bench: .venv/installed  ## what judgements cost, beside the floor and beside peers; BENCH=--quick: 10 minutes
+bench: .venv/installed  ## what judgements cost, beside the floor and beside peers; BENCH=--quick: what the bars need
 	$(BIN)/python -m benchmarks.engine $(BENCH)
 
 clean:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 import typer
 from rich.table import Table
 
+from adjudge_reranker.cli.files import INTERRUPTED, Files
 from adjudge_reranker.cli.judging import ExitCode, Format, NoBar, Output, complain, progress_bar
 from adjudge_reranker.cli.tables import printable
 from adjudge_reranker.evaluation.records import BadRecord
@@ -26,21 +27,8 @@ from adjudge_reranker.mining import (
 )
 from adjudge_reranker.mining.generating import Outcome
 
-_INTERRUPTED: Final = 130  # what shells expect of a program that SIGINT ended
 _MAX_SHOWN: Final = 300
 """Characters of an endpoint's complaint."""
-
-
-@dataclass(frozen=True, slots=True)
-class Files:
-    """What is read and written: the options of the command line, as given."""
-
-    input: Path
-    output: Path
-    images: Path | None
-    images_anywhere: bool
-    accept_changes: bool
-    restart: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +153,7 @@ class _Run:
                 asyncio.run(self._generate(bar))
         except KeyboardInterrupt:
             complain("interrupted; the same command goes on from here")
-            return _INTERRUPTED
+            return INTERRUPTED
         except (BadRecord, OSError) as error:
             complain(f"{error}; what is written stays good")
             return ExitCode.SOME_FAILED

@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import typer
 from rich.table import Table
 
+from adjudge_reranker.cli.files import INTERRUPTED, Files
 from adjudge_reranker.cli.judging import (
     ExitCode,
     Format,
@@ -34,20 +34,6 @@ from adjudge_reranker.mining import (
     Tally,
     mine,
 )
-
-_INTERRUPTED: Final = 130  # what shells expect of a program that SIGINT ended
-
-
-@dataclass(frozen=True, slots=True)
-class Files:
-    """What is read and written: the options of the command line, as given."""
-
-    input: Path
-    output: Path
-    images: Path | None
-    images_anywhere: bool
-    accept_changes: bool
-    restart: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +110,7 @@ def _mine(
                     complain(f"the server stayed unavailable: {outcome.error}")
     except KeyboardInterrupt:
         complain("interrupted; the same command goes on from here")
-        return _INTERRUPTED
+        return INTERRUPTED
     except (CriticChanged, BadRecord, OSError) as error:
         complain(f"{error}; what is written stays good")
         return ExitCode.SOME_FAILED

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from adjudge_reranker.cli.files import Files
 from adjudge_reranker.cli.options import (
     SERVER,
     ImagesAnywhere,
@@ -52,7 +53,7 @@ def mine(
     from adjudge_reranker.mining import Options
 
     code = mining.run(
-        mining.Files(file, out, images, images_anywhere, accept_changes, restart),
+        Files(file, out, images, images_anywhere, accept_changes, restart),
         mining.Critic(server, template or (), rubric, model, timeout),
         Options(pairing, min_margin, verify, seed),
     )
@@ -109,7 +110,7 @@ def generate(
     from adjudge_reranker.mining import Wanted
 
     code = generating.run(
-        generating.Files(file, out, images, images_anywhere, accept_changes, restart),
+        Files(file, out, images, images_anywhere, accept_changes, restart),
         generating.Endpoint(policy_url, policy_model, choices_per_request, max_retries, timeout),
         generating.Sampling(temperature, max_tokens, seed),
         Wanted(num_candidates, allow_truncated, in_flight),

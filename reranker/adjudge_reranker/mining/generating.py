@@ -19,8 +19,6 @@ from typing import Final, TypeAlias
 
 import PIL.Image
 
-from adjudge_reranker.content import Message
-from adjudge_reranker.evaluation.judge import is_image
 from adjudge_reranker.generation.errors import (
     GenerationError,
     PolicyRefused,
@@ -30,9 +28,7 @@ from adjudge_reranker.generation.errors import (
 from adjudge_reranker.generation.samples import AsyncPolicy, Finish, Sample
 from adjudge_reranker.mining.candidates_file import CandidatesFile
 from adjudge_reranker.mining.prompts import Prompt, PromptFile
-from adjudge_reranker.pictures import Image
-from adjudge_reranker.trainers.pictures import PictureReader
-from adjudge_reranker.trainers.samples import read_prompt
+from adjudge_reranker.mining.showing import CannotShow, shown
 
 _MIN_CANDIDATES: Final = 2
 """Fewer make no pair."""
@@ -179,9 +175,10 @@ class _Order:
 
 
 async def _generate(policy: AsyncPolicy[str], prompt: Prompt, wanted: Wanted) -> Outcome:
-    messages = _read(prompt)
-    if isinstance(messages, NotGenerated):
-        return messages
+    try:
+        messages, _ = shown(prompt)
+    except CannotShow as error:
+        return NotGenerated(prompt, Reason(error.reason), error=error.error)
     samples: list[Sample[str]] = []
     try:
         order = _Order(wanted.num_candidates)
@@ -193,19 +190,6 @@ async def _generate(policy: AsyncPolicy[str], prompt: Prompt, wanted: Wanted) ->
             raise
         return NotGenerated(prompt, Reason.UNREADABLE_IMAGE, error=error)
     return _outcome(prompt, sorted(samples, key=lambda sample: sample.index), wanted)
-
-
-def _read(prompt: Prompt) -> Sequence[Message] | NotGenerated:
-    try:
-        pictures = [Image.open(path) for path in prompt.images]
-        messages = read_prompt(prompt.prompt, pictures, PictureReader())
-    except (OSError, ValueError) as error:
-        return NotGenerated(prompt, Reason.UNREADABLE_IMAGE, error=error)
-    for path, picture in zip(prompt.images, pictures, strict=True):
-        if isinstance(picture.source, bytes) and not is_image(picture.source):
-            problem = ValueError(f"not a picture: {path}")
-            return NotGenerated(prompt, Reason.NOT_AN_IMAGE, error=problem)
-    return messages
 
 
 def _outcome(prompt: Prompt, samples: Sequence[Sample[str]], wanted: Wanted) -> Outcome:

@@ -9,18 +9,12 @@ from typing import Any, Final, TypeAlias
 from adjudge_reranker.client import RewardClient
 from adjudge_reranker.content import Message
 from adjudge_reranker.errors import ErrorReason, RewardError
-from adjudge_reranker.evaluation.judge import (
-    NOT_AN_IMAGE,
-    UNREADABLE_IMAGE,
-    is_image,
-    reason_of,
-)
+from adjudge_reranker.evaluation.judge import reason_of
 from adjudge_reranker.mining.pairing import Contender, NoPair, Pair, choose_pairs, distinct
 from adjudge_reranker.mining.plan import CriticChanged, Plan
 from adjudge_reranker.mining.prompts import Prompt, canonical
+from adjudge_reranker.mining.showing import CannotShow, shown
 from adjudge_reranker.pictures import Image
-from adjudge_reranker.trainers.pictures import PictureReader
-from adjudge_reranker.trainers.samples import read_prompt
 from adjudge_reranker.types import (
     CompareOutcome,
     CompareResult,
@@ -130,14 +124,9 @@ class Judge:
     def judge(self, prompt: Prompt) -> Outcome:
         """Raises CriticChanged if the critic is not the plan's, unless any will do."""
         try:
-            pictures = [Image.open(path) for path in prompt.images]
-            messages = read_prompt(prompt.prompt, pictures, PictureReader())
-        except (OSError, ValueError) as error:
-            return Failed(prompt, UNREADABLE_IMAGE, error)
-        for path, picture in zip(prompt.images, pictures, strict=True):
-            # It may be a file that is not for others to see, whoever wrote the input.
-            if isinstance(picture.source, bytes) and not is_image(picture.source):
-                return Failed(prompt, NOT_AN_IMAGE, ValueError(f"not a picture: {path}"))
+            messages, pictures = shown(prompt)
+        except CannotShow as error:
+            return Failed(prompt, error.reason, error.error)
         try:
             return self._judge(prompt, messages, _digest(prompt, pictures))
         except RewardError as error:
