@@ -9,6 +9,7 @@ import json
 import os
 import random
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -21,6 +22,7 @@ DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 class Guesses(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        time.sleep(0.3)  # as a model would take, or all answers are there before the first reward
         digit = random.Random(body["seed"]).choice(DIGITS)
         message = {"role": "assistant", "content": f"This is a handwritten number {digit}."}
         answer = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
