@@ -135,8 +135,8 @@ def _differences(
         logits = model(input_ids=ids).logits.reshape(-1, headed.shape[-1])[-1]
         yield from _beyond("logits", _share(headed[-1], logits), _exact(decoder.dtype))
         allowed = TOLERANCES.get(decoder.dtype) or _noise_allowed(model, ids, plain)
-        own = passed.hidden[leaf.start : leaf.start + len(leaf.own)]
-        yield from _beyond("features", _share(own, plain[-len(own) :]), allowed)
+        last = passed.hidden[leaf.last : leaf.end]
+        yield from _beyond("features", _share(last, plain[-1:]), allowed)
 
 
 def _beyond(what: str, difference: float, allowed: float) -> Iterator[str]:

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from adjudge_server.answers import NO_ANSWERS
 from adjudge_server.critics import packed_attention
 from adjudge_server.critics.keys_values import Growing, KeysValues, joined
+from adjudge_server.critics.last_layer import LastLayer
 from adjudge_server.critics.packed_attention import Above, Attendance, known_above
 from adjudge_server.critics.packing import PackedRows, pack
 from adjudge_server.critics.plan import Leaf, Plan, Run, make_plan
@@ -35,7 +36,7 @@ class Passed:
     """What came of a batch."""
 
     hidden: torch.Tensor
-    """(N, hidden) of the pass's rows."""
+    """(N, hidden) of the pass's rows; good for the last of each prompt and for its answer tree."""
     leaves: list[Leaf[KeysValues]]
     """Where the prompts of the batch stand among the rows."""
     computed: dict[int, int]
@@ -66,6 +67,7 @@ class Decoder:
         self.reused_tokens = self.computed_tokens = 0
         """Of prompts, that were remembered; and rows that were computed."""
         language.set_attn_implementation(packed_attention.NAME)
+        self._last_layer = LastLayer(language)
 
     def run(self, batch: Sequence[PreparedPrompt], features: Features) -> Passed:
         """Every prompt of the batch, in one pass."""
@@ -93,7 +95,12 @@ class Decoder:
         leaf = Leaf[KeysValues]((token,), NO_ANSWERS, (), [0], {}, own=(token,), position=position)
         rows = pack(Plan(leaves=[leaf], num_rows=1))
         attendance = Attendance.of(
-            rows, [known_above(part, 0, 1) for part in before], [(0, 1)], self.device, self.dtype
+            rows,
+            [known_above(part, 0, 1) for part in before],
+            [(0, 1)],
+            self.device,
+            self.dtype,
+            self._last_layer.index,
         )
         hidden = self._hidden(rows, attendance, no_pictures)[0]
         context.written.append(attendance.keys_values()[0])
@@ -116,7 +123,12 @@ class Decoder:
         """(N, hidden), and keys and values of each of `kept`."""
         rows = pack(plan)
         attendance = Attendance.of(
-            rows, _known(plan), [_rows(each) for each in kept], self.device, self.dtype
+            rows,
+            _known(plan),
+            [_rows(each) for each in kept],
+            self.device,
+            self.dtype,
+            self._last_layer.index,
         )
         return self._hidden(rows, attendance, features), attendance.keys_values()
 
@@ -127,13 +139,14 @@ class Decoder:
             embedded[start : start + len(picture)] = picture
         # A mask of four dimensions, never looked at, stops transformers from making its own.
         unused = torch.empty(1, 1, 1, 1, dtype=self.dtype, device=self.device)
-        hidden: torch.Tensor = self._language(
-            inputs_embeds=embedded[None],
-            position_ids=self.tensor(rows.positions)[None],
-            attention_mask=unused,
-            use_cache=False,
-            attendance=attendance,
-        ).last_hidden_state[0]
+        with self._last_layer.reading(attendance.read):
+            hidden: torch.Tensor = self._language(
+                inputs_embeds=embedded[None],
+                position_ids=self.tensor(rows.positions)[None],
+                attention_mask=unused,
+                use_cache=False,
+                attendance=attendance,
+            ).last_hidden_state[0]
         return hidden
 
     def _remember(self, runs: Sequence[Run[KeysValues]], held: Sequence[KeysValues]) -> None:

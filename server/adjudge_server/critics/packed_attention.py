@@ -60,6 +60,12 @@ class Attendance:
     above: tuple[Above, ...]
     kept: tuple[tuple[int, int], ...]
     """Start and end of each run whose keys and values are kept."""
+    read: torch.Tensor
+    """(R,) rows whose hidden states are read."""
+    last: int | None
+    """The layer behind which nothing but those rows is of use; None: unknown."""
+    causal_in_last: tuple[tuple[int, int], ...]
+    """Of `causal`, what has such rows."""
     layers: list[list[Pair]] = field(default_factory=list)
     """Filled by the pass: per layer, one pair for each of `kept`."""
 
@@ -71,6 +77,7 @@ class Attendance:
         kept: Sequence[tuple[int, int]],
         device: torch.device,
         dtype: torch.dtype,
+        last: int | None,
     ) -> "Attendance":
         spans = [Above(_rows_of_pass(start, end), end, last) for start, end, last in rows.spans]
         return cls(
@@ -78,6 +85,13 @@ class Attendance:
             causal=rows.causal,
             above=(*known, *spans),
             kept=tuple(kept),
+            read=torch.from_numpy(rows.read).to(device),
+            last=last,
+            causal_in_last=tuple(
+                (start, end)
+                for start, end in rows.causal
+                if ((start <= rows.read) & (rows.read < end)).any()
+            ),
         )
 
     def keys_values(self) -> list[KeysValues]:
@@ -130,14 +144,17 @@ def _attend_all(
 ) -> torch.Tensor:
     """(heads, N, size), as views of (N, heads, size) in memory, like what comes in."""
     heads, rows, size = query.shape
-    output = query.new_empty(rows, heads, size).transpose(0, 1)
+    is_last = layer == attendance.last
+    # What is skipped in the last layer is zero: what lay in memory before might not be finite.
+    empty = query.new_zeros if is_last else query.new_empty
+    output = empty(rows, heads, size).transpose(0, 1)
     precise = torch.promote_types(query.dtype, torch.float32)
-    lse = torch.empty(rows, heads, dtype=precise, device=query.device).transpose(0, 1)
+    lse = empty(rows, heads, dtype=precise).transpose(0, 1)
     for block in attendance.blocks:
         own = _within_block(query, key, value, block, scaling)
         output.transpose(0, 1).index_copy_(0, block.rows_of_places, own[0])
         lse.transpose(0, 1).index_copy_(0, block.rows_of_places, own[1])
-    for start, end in attendance.causal:
+    for start, end in attendance.causal_in_last if is_last else attendance.causal:
         run = slice(start, end)
         seen = attend(
             query[None, :, run],

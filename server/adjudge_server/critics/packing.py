@@ -45,6 +45,8 @@ class PackedRows:
     """First row and end of each segment that is in no block: a row sees those before it."""
     spans: tuple[tuple[int, int, int], ...]
     """Start, end, last: the rows from `end` to `last` see all of those from `start` to `end`."""
+    read: NDArray[np.int64]
+    """(R,) rows whose hidden states are read: the last of each prompt, and its answer tree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ def pack(plan: Plan[Any]) -> PackedRows:
         blocks=tuple(_block(chosen) for chosen in _of_like_lengths(segments)),
         causal=tuple(causal),
         spans=tuple((c.start, c.end, c.last) for c in chains if c.last > c.end),
+        read=np.array([row for leaf in plan.leaves for row in range(leaf.last, leaf.end)]),
     )
 
 

@@ -79,6 +79,11 @@ class Leaf(Generic[K]):
     def num_rows(self) -> int:
         return len(self.own) + len(self.tree.tokens)
 
+    @property
+    def end(self) -> int:
+        """The row after its last."""
+        return self.start + self.num_rows
+
 
 @dataclass(slots=True, eq=False)
 class Plan(Generic[K]):

@@ -43,7 +43,10 @@ class VocabularyHead:
         """One reading per prompt in order."""
         passed = self._decoder.run(batch, features)
         reads = [leaf.tree.reads for leaf in passed.leaves]
-        rows = [leaf.last + row for leaf in passed.leaves for row, _ in leaf.tree.reads]
+        lasts = [leaf.last for leaf in passed.leaves]
+        rows = [
+            last + row for last, of_leaf in zip(lasts, reads, strict=True) for row, _ in of_leaf
+        ]
         tokens = [token for of_leaf in reads for _, token in of_leaf]
         values = self._log_probs(passed.hidden, np.array(rows), np.array(tokens))
         ends = np.cumsum([0, *map(len, reads)])
