@@ -33,7 +33,8 @@ Metadata: TypeAlias = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Makes a client speak TLS. Files are PEM, and read when a connection is made."""
+    """Makes a client speak TLS. Files are PEM, and may be replaced while a client lives: calls made
+    a second later go over a new connection."""
 
     ca: Path | str | None = None
     """Certificates of the authorities that a server's may be signed by. None: those that gRPC
@@ -137,17 +138,25 @@ class Access:
     token: TokenText | TokenFile | None = None
     tls: Tls | None = None
 
-    def channel(self, address: str, options: Options) -> grpc.Channel:
-        """Raises ValueError for TLS files that cannot be used."""
+    def channel(self, address: str, options: Options, host: str | None = None) -> grpc.Channel:
+        """`host` is the name that the server's certificate must have, if the address has another
+        and `tls` names none. Raises ValueError for TLS files that cannot be used."""
         if self.tls is None:
             return grpc.insecure_channel(address, options)
-        return grpc.secure_channel(address, self.tls.credentials(), options + self._named())
+        return grpc.secure_channel(address, self.tls.credentials(), options + self._named(host))
 
-    def async_channel(self, address: str, options: Options) -> grpc.aio.Channel:
+    def async_channel(
+        self, address: str, options: Options, host: str | None = None
+    ) -> grpc.aio.Channel:
         """The same for asyncio."""
         if self.tls is None:
             return grpc.aio.insecure_channel(address, options)
-        return grpc.aio.secure_channel(address, self.tls.credentials(), options + self._named())
+        return grpc.aio.secure_channel(address, self.tls.credentials(), options + self._named(host))
+
+    def tls_files(self) -> tuple[bytes | None, ...]:
+        """What is in them now; nothing without TLS. Raises OSError."""
+        tls = self.tls
+        return () if tls is None else (_read(tls.ca), _read(tls.key), _read(tls.cert))
 
     def metadata(self) -> Metadata:
         """What every call carries: the token, and the span that it is made under."""
@@ -156,8 +165,8 @@ class Access:
         # Not gRPC's call credentials: those go over TLS only, and loopback needs none.
         return (("authorization", f"Bearer {self.token.read()}"), *trace_metadata())
 
-    def _named(self) -> Options:
-        name = self.tls.server_name if self.tls else None
+    def _named(self, host: str | None) -> Options:
+        name = (self.tls.server_name if self.tls else None) or host
         return [("grpc.ssl_target_name_override", name)] if name else []
 
 

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import grpc
 
@@ -11,7 +10,9 @@ from adjudge_reranker.access import Tls, resolve_access
 from adjudge_reranker.channel import DEFAULT_MAX_MESSAGE_BYTES, Connection, Connections
 from adjudge_reranker.decode import seconds
 from adjudge_reranker.encode import checked_epoch
+from adjudge_reranker.endpoints import checked_addresses
 from adjudge_reranker.errors import error_from_rpc
+from adjudge_reranker.lifetime import Blocking
 from adjudge_reranker.retry import NOT_GIVEN, NotGiven, Timeout, checked_timeout, resolve_timeout
 
 
@@ -28,7 +29,7 @@ class LoadedWeights:
     """Exchanging the weights and asking the first questions, while judging waited."""
 
 
-class AdminClient:
+class AdminClient(Blocking):
     """Changes a running server. Safe to share between threads.
 
     with AdminClient("127.0.0.1:50051") as admin:
@@ -54,10 +55,10 @@ class AdminClient:
         """
         if timeout is not None:
             checked_timeout(timeout)
-        self._address = address
+        self._addresses = checked_addresses(address)
         self._timeout = timeout
         access = resolve_access(
-            (address,),
+            self._addresses,
             token,
             tls,
             token_over_plaintext=token_over_plaintext,
@@ -103,19 +104,4 @@ class AdminClient:
         )
 
     def close(self) -> None:
-        """Ends the calls in progress and refuses new ones."""
         self._connections.close()
-
-    def __enter__(self) -> "AdminClient":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._address!r})"

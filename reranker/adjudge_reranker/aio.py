@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import grpc
@@ -17,6 +16,7 @@ from adjudge_reranker.decode_model import model_info
 from adjudge_reranker.encode import Draft
 from adjudge_reranker.endpoints import affinity_key, checked_addresses
 from adjudge_reranker.errors import error_from_rpc
+from adjudge_reranker.lifetime import Async
 from adjudge_reranker.model_info import ModelInfo
 from adjudge_reranker.parts import COMPARE, SCORE
 from adjudge_reranker.retry import (
@@ -32,7 +32,7 @@ from adjudge_reranker.slots import DEFAULT_MAX_IN_FLIGHT, checked_max_in_flight
 from adjudge_reranker.types import CompareResult, CritiqueEvent, OrderPolicy, Readout, ScoreResult
 
 
-class AsyncRewardClient:
+class AsyncRewardClient(Async):
     """Asks a server what its critic thinks of candidates, without blocking the event loop.
 
     async with AsyncRewardClient("127.0.0.1:50051") as client:
@@ -60,7 +60,8 @@ class AsyncRewardClient:
         Of several addresses a call goes to the one whose caches should have its pictures, or its
         prompt where it has none; to another if that one is busy or failed. They must serve the same
         model and weights: the client tells when two parts of one call were judged by different
-        models, but not when two calls were.
+        models, but not when two calls were. `dns:///host:port` stands for all servers that the
+        name has an address of, looked up again while the client is used (see `names`).
 
         At most `max_in_flight` calls are made at a time, in each event loop; others wait, within
         their timeout. Critiques count until their first event.
@@ -193,22 +194,7 @@ class AsyncRewardClient:
         return model_info(response)
 
     async def close(self) -> None:
-        """Ends the calls in progress and refuses new ones."""
         await self._calls.pools.close()
-
-    async def __aenter__(self) -> "AsyncRewardClient":
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(self._addresses)!r})"
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)

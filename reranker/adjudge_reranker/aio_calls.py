@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import grpc
@@ -13,11 +14,12 @@ from adjudge_reranker.assembly import Assembly, Job
 from adjudge_reranker.channel import AsyncConnection, AsyncConnections
 from adjudge_reranker.decode_model import model_info
 from adjudge_reranker.encode import Draft, RequestT, model_request
-from adjudge_reranker.endpoints import Endpoints, affinity_key
+from adjudge_reranker.endpoints import affinity_key
 from adjudge_reranker.errors import ErrorReason, RequestRefused, RewardError, error_from_rpc
 from adjudge_reranker.model_info import Limits
 from adjudge_reranker.parts import Part, Question, ResponseT, ResultT, is_too_large
 from adjudge_reranker.retry import Budget, RetryPolicy, run_async
+from adjudge_reranker.servers import Servers
 from adjudge_reranker.slots import AsyncSlots
 
 if TYPE_CHECKING:
@@ -43,16 +45,34 @@ class AsyncPool:
         max_message_bytes: int,
         max_in_flight: int,
     ) -> None:
-        self.connections = [
-            AsyncConnection(address, max_message_bytes, access) for address in addresses
-        ]
-        self.endpoints = Endpoints(addresses, retry)
+        self.servers = Servers(
+            addresses,
+            retry,
+            lambda target: AsyncConnection(
+                target.address, max_message_bytes, access, host=target.host
+            ),
+        )
         self.slots = AsyncSlots(max_in_flight)
         self.limits: dict[str, Limits] = {}
         """By model, of those that refused a request for its size."""
 
+    @asynccontextmanager
+    async def server(self, key: bytes, budget: Budget) -> AsyncIterator[AsyncConnection]:
+        """That of a call about `key`, which is in flight inside the block."""
+        if looking := self.servers.refresh():
+            waiting = asyncio.wrap_future(looking)
+            try:
+                await asyncio.wait([waiting], timeout=budget.remaining())
+            finally:
+                waiting.cancel()  # or it would be told the end after that of the loop
+        for connection in self.servers.retired():
+            await connection.close()
+        async with self.slots.one(budget):
+            with self.servers.one(key) as connection:
+                yield connection
+
     async def close(self) -> None:
-        for connection in self.connections:
+        for connection in self.servers.end():
             await connection.close()
 
 
@@ -138,15 +158,13 @@ class AsyncCalls:
         budget: Budget,
     ) -> T:
         async def at_an_endpoint(_: float | None) -> T:
-            pool = self.pools.get()
-            async with pool.slots.one(budget):
-                with pool.endpoints.chosen(key) as index:
-                    return await attempt(pool.connections[index])
+            async with self.pools.get().server(key, budget) as connection:
+                return await attempt(connection)
 
         return await run_async(
             at_an_endpoint,
             budget,
-            elsewhere=self.pools.get().endpoints.elsewhere,
+            elsewhere=self.pools.get().servers.elsewhere,
         )
 
     async def _exchange(

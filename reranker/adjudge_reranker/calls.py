@@ -5,7 +5,8 @@
 import contextvars
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import grpc
@@ -17,12 +18,13 @@ from adjudge_reranker.assembly import Assembly, Job
 from adjudge_reranker.channel import Connection, Connections
 from adjudge_reranker.decode_model import model_info
 from adjudge_reranker.encode import Draft, RequestT, model_request
-from adjudge_reranker.endpoints import Endpoints, affinity_key
+from adjudge_reranker.endpoints import affinity_key
 from adjudge_reranker.errors import ErrorReason, RequestRefused, RewardError, error_from_rpc
 from adjudge_reranker.halting import Halt
 from adjudge_reranker.model_info import Limits
 from adjudge_reranker.parts import Part, Question, ResponseT, ResultT, is_too_large
 from adjudge_reranker.retry import Budget, RetryPolicy, run
+from adjudge_reranker.servers import Servers
 from adjudge_reranker.slots import Slots
 
 if TYPE_CHECKING:
@@ -49,14 +51,27 @@ class Pool:
         max_message_bytes: int,
         max_in_flight: int,
     ) -> None:
-        self.connections = [Connection(address, max_message_bytes, access) for address in addresses]
-        self.endpoints = Endpoints(addresses, retry)
+        self.servers = Servers(
+            addresses,
+            retry,
+            lambda target: Connection(target.address, max_message_bytes, access, host=target.host),
+        )
         self.slots = Slots(max_in_flight)
         self.limits: dict[str, Limits] = {}
         """By model, of those that refused a request for its size."""
 
+    @contextmanager
+    def server(self, key: bytes, budget: Budget) -> Iterator[Connection]:
+        """That of a call about `key`, which is in flight inside the block."""
+        if looking := self.servers.refresh():
+            wait([looking], budget.remaining())
+        for connection in self.servers.retired():
+            connection.close()
+        with self.slots.one(budget), self.servers.one(key) as connection:
+            yield connection
+
     def close(self) -> None:
-        for connection in self.connections:
+        for connection in self.servers.end():
             connection.close()
 
 
@@ -140,15 +155,14 @@ class Calls:
         halt: Halt | None = None,
     ) -> T:
         def at_an_endpoint(_: float | None) -> T:
-            pool = self.pools.get()
-            with pool.slots.one(budget), pool.endpoints.chosen(key) as index:
-                return attempt(pool.connections[index])
+            with self.pools.get().server(key, budget) as connection:
+                return attempt(connection)
 
         return run(
             at_an_endpoint,
             budget,
             sleep=(halt or Halt()).sleep,
-            elsewhere=self.pools.get().endpoints.elsewhere,
+            elsewhere=self.pools.get().servers.elsewhere,
         )
 
     def _exchange(

@@ -13,8 +13,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar, cast
 
+import grpc
+import grpc.aio
+
 from adjudge.v1 import admin_pb2_grpc, reward_pb2_grpc
 from adjudge_reranker.access import NO_ACCESS, Access, Options
+from adjudge_reranker.renewal import Renewed
 
 if TYPE_CHECKING:
     from adjudge.v1.reward_pb2_grpc import RewardServiceAsyncStub
@@ -81,31 +85,92 @@ class SentPictures:
 class Connection:
     """A channel of the blocking API, in one process."""
 
-    def __init__(self, address: str, max_message_bytes: int, access: Access = NO_ACCESS) -> None:
-        self._channel = access.channel(address, channel_options(max_message_bytes))
+    def __init__(
+        self,
+        address: str,
+        max_message_bytes: int,
+        access: Access = NO_ACCESS,
+        *,
+        host: str | None = None,
+    ) -> None:
+        """`host` is that of `Access.channel`."""
+        options = channel_options(max_message_bytes)
+        self._renewed = Renewed(
+            lambda: _Stubs(access.channel(address, options, host)), access.tls_files
+        )
         self.metadata = access.metadata
         """What every call carries."""
-        self.stub = reward_pb2_grpc.RewardServiceStub(self._channel)
-        self.admin = admin_pb2_grpc.AdminServiceStub(self._channel)
         self.sent = SentPictures()
 
+    @property
+    def stub(self) -> reward_pb2_grpc.RewardServiceStub:
+        """For one call: the next may find another, if certificates were renewed."""
+        return self._stubs().reward
+
+    @property
+    def admin(self) -> admin_pb2_grpc.AdminServiceStub:
+        """Likewise."""
+        return self._stubs().admin
+
     def close(self) -> None:
-        self._channel.close()
+        for stubs in self._renewed.end():
+            stubs.channel.close()
+
+    def _stubs(self) -> "_Stubs":
+        for old in self._renewed.outlived():
+            old.channel.close()
+        return self._renewed.get()
+
+
+class _Stubs:
+    def __init__(self, channel: grpc.Channel) -> None:
+        self.channel = channel
+        self.reward = reward_pb2_grpc.RewardServiceStub(channel)
+        self.admin = admin_pb2_grpc.AdminServiceStub(channel)
 
 
 class AsyncConnection:
     """A channel of the asyncio API, in one event loop."""
 
-    def __init__(self, address: str, max_message_bytes: int, access: Access = NO_ACCESS) -> None:
-        self._channel = access.async_channel(address, channel_options(max_message_bytes))
+    def __init__(
+        self,
+        address: str,
+        max_message_bytes: int,
+        access: Access = NO_ACCESS,
+        *,
+        host: str | None = None,
+    ) -> None:
+        """`host` is that of `Access.channel`."""
+        options = channel_options(max_message_bytes)
+        self._renewed = Renewed(
+            lambda: _AsyncStubs(access.async_channel(address, options, host)), access.tls_files
+        )
+        self._closing: set[asyncio.Task[None]] = set()
+        """Event loops forget tasks that nobody else remembers."""
         self.metadata = access.metadata
         """What every call carries."""
-        stub = reward_pb2_grpc.RewardServiceStub(self._channel)
-        self.stub = cast("RewardServiceAsyncStub", stub)
         self.sent = SentPictures()
 
+    @property
+    def stub(self) -> "RewardServiceAsyncStub":
+        """For one call: the next may find another, if certificates were renewed."""
+        for old in self._renewed.outlived():
+            task = asyncio.get_running_loop().create_task(old.channel.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        return self._renewed.get().reward
+
     async def close(self) -> None:
-        await self._channel.close()
+        for stubs in self._renewed.end():
+            await stubs.channel.close()
+        await asyncio.gather(*self._closing)
+
+
+class _AsyncStubs:
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        stub = reward_pb2_grpc.RewardServiceStub(channel)
+        self.reward = cast("RewardServiceAsyncStub", stub)
 
 
 class Closing(Protocol):

@@ -63,7 +63,7 @@ def to_prompt(prompt: PromptLike) -> tuple[Message, ...]:
         return (Message.user(prompt),)
     parts: list[PartLike] = []
     messages: list[Message] = []
-    for part in _sequence(prompt, "the prompt"):
+    for part in _sequence(prompt, "the prompt", "texts, pictures or messages"):
         if isinstance(part, Message):
             messages.append(part)
         else:
@@ -85,11 +85,22 @@ def to_candidates(candidates: Sequence[CandidateLike]) -> tuple[Candidate, ...]:
 def _to_candidate(candidate: CandidateLike, name: str) -> Candidate:
     if isinstance(candidate, str):
         return (_text(candidate, name),)
-    return _to_parts(_sequence(candidate, name), name)
+    return _to_parts(_sequence(candidate, name, "texts and pictures"), name)
 
 
 def _to_parts(parts: Iterable[PartLike], name: str = "the prompt") -> tuple[Part, ...]:
-    return tuple(_text(part, name) if isinstance(part, str) else to_image(part) for part in parts)
+    return tuple(
+        _text(part, name) if isinstance(part, str) else _picture(part, name) for part in parts
+    )
+
+
+def _picture(part: ImageLike, name: str) -> Image:
+    try:
+        return to_image(part)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _text(text: str, name: str) -> str:
@@ -100,8 +111,10 @@ def _text(text: str, name: str) -> str:
     return text
 
 
-def _sequence(value: Sequence[_T], what: str) -> Sequence[_T]:
+def _sequence(value: Sequence[_T], what: str, of: str = "") -> Sequence[_T]:
+    """`of`: what is in it, where a text may also stand for the whole."""
     # Strings and bytes are sequences, of what nobody means here.
     if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray | memoryview):
         return value
-    raise TypeError(f"{what} must be a list or tuple, not {type(value).__name__}")
+    expected = f"a text, or a list or tuple of {of}" if of else "a list or tuple"
+    raise TypeError(f"{what} must be {expected}, not {type(value).__name__}")

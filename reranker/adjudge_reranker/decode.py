@@ -25,6 +25,8 @@ from adjudge_reranker.types import (
     CritiqueVerdict,
     EndReason,
     Failure,
+    MemberProvenance,
+    MemberReward,
     Provenance,
     Reward,
     ScoreOutcome,
@@ -149,6 +151,10 @@ def _reward(reward: pb.Reward) -> Reward:
             AnswerProbability(share.answer, _required(share, "probability"))
             for share in reward.distribution
         ),
+        member_spread=_optional(reward, "member_spread"),
+        members=tuple(
+            MemberReward(member.model, _reward(member.reward)) for member in reward.members
+        ),
     )
 
 
@@ -197,6 +203,16 @@ def _provenance(provenance: pb.Provenance) -> Provenance:
         computed_tokens=provenance.computed_tokens,
         cached_tokens=provenance.cached_tokens,
         cached_images=provenance.cached_images,
+        members=tuple(
+            MemberProvenance(
+                model=member.model,
+                model_fingerprint=member.model_fingerprint,
+                weights_epoch=member.weights_epoch,
+                template=member.template,
+                template_hash=member.template_hash,
+            )
+            for member in provenance.members
+        ),
     )
 
 

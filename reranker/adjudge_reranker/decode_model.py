@@ -42,6 +42,7 @@ def model_info(response: pb.GetModelResponse) -> ModelInfo:
         else None,
         prefers_right=check.prefers_right if check.HasField("prefers_right") else None,
         preprocessing={field.name: value for field, value in model.preprocessing.ListFields()},
+        served_models=tuple(response.served_models),
     )
 
 
@@ -77,5 +78,6 @@ def _limits(limits: pb.Limits) -> Limits:
         max_open_critiques=limits.max_open_critiques,
         max_streams=limits.max_streams,
         max_image_side=limits.max_image_side,
+        max_tiles=limits.max_tiles,
         image_formats=tuple(limits.image_formats),
     )

@@ -174,10 +174,15 @@ def _pair(pair: Iterable[int], name: str) -> pb.Pair:
         first, second = pair
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name} must be two indices into the candidates") from error
-    return pb.Pair(
-        first=_natural(first, f"{name}.first", _MAX_UINT32),
-        second=_natural(second, f"{name}.second", _MAX_UINT32),
-    )
+    return pb.Pair(first=_index(first, f"{name}.first"), second=_index(second, f"{name}.second"))
+
+
+def _index(value: int, name: str) -> int:
+    try:
+        return _natural(value, name, _MAX_UINT32)
+    except ValueError as error:  # the limits of the wire are no help
+        told = f"{name}: {value} is no index of a candidate; the first one is 0"
+        raise ValueError(told) from error
 
 
 def _max_critique_tokens(value: int | None) -> int:

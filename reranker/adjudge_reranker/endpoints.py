@@ -1,4 +1,4 @@
-"""Which of several servers takes the next call. Knows no channel: endpoints are numbers here.
+"""Which of several servers takes the next call. Knows no channel: endpoints are addresses here.
 
 Calls about the same pictures go to the same endpoint, whose caches have them, by rendezvous hashing
 (Thaler and Ravishankar 1998), unless that endpoint has more than its share of the calls in flight:
@@ -20,11 +20,15 @@ import grpc
 
 from adjudge_reranker.content import Message
 from adjudge_reranker.errors import RewardError
+from adjudge_reranker.names import Names
 from adjudge_reranker.retry import RetryPolicy
 
 _SLACK: Final = 1.25
 """Calls in flight that one endpoint may have, as a multiple of the mean over those awake. With 1,
 calls would hardly stay where the caches are; with 2 one endpoint could have twice its share."""
+
+_SCHEMES: Final = ("dns", "unix", "xds")
+"""That gRPC knows, of those that are written like URLs."""
 
 
 @dataclass(slots=True)
@@ -40,63 +44,68 @@ class Endpoints:
 
     def __init__(
         self,
-        addresses: Sequence[str],
         policy: RetryPolicy,
         *,
         clock: Callable[[], float] = time.monotonic,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        self._addresses = tuple(address.encode() for address in addresses)
         self._policy = policy
         self._clock = clock
         self._uniform = uniform
-        self._endpoints = [_Endpoint() for _ in addresses]
+        self._endpoints: dict[str, _Endpoint] = {}
         self._lock = threading.Lock()
 
     @contextmanager
-    def chosen(self, key: bytes) -> Iterator[int]:
-        """The index of the endpoint for a call about `key`, which is in flight inside the block.
+    def chosen(self, key: bytes, addresses: Sequence[str]) -> Iterator[str]:
+        """The one of `addresses` (at least one) for a call about `key`, which is in flight inside
+        the block. They may be others each time: what is known of those that stay is kept.
 
         A RewardError that leaves the block and says UNAVAILABLE puts the endpoint to rest.
         """
-        index = self._take(key)
+        address, endpoint = self._take(key, addresses)
         try:
-            yield index
+            yield address
         except RewardError as error:
-            self._release(index, failure=error)
+            self._release(endpoint, failure=error)
             raise
         except BaseException:
-            self._release(index, answered=False)  # interrupted: says nothing about the endpoint
+            self._release(endpoint, answered=False)  # interrupted: says nothing about the endpoint
             raise
-        self._release(index)
+        self._release(endpoint)
 
-    def elsewhere(self) -> bool:
+    def elsewhere(self, addresses: Sequence[str]) -> bool:
         """Whether a call that just failed can go to another endpoint, so that it need not wait."""
-        if len(self._endpoints) == 1:
+        if len(addresses) < 2:
             return False
         with self._lock:
             now = self._clock()
-            return any(endpoint.rests_until <= now for endpoint in self._endpoints)
+            known = (self._endpoints.get(address) for address in addresses)
+            return any(endpoint is None or endpoint.rests_until <= now for endpoint in known)
 
-    def _take(self, key: bytes) -> int:
-        order = sorted(range(len(self._addresses)), key=lambda i: self._weight(key, i))
+    def _take(self, key: bytes, addresses: Sequence[str]) -> tuple[str, _Endpoint]:
+        order = sorted(addresses, key=lambda address: _weight(key, address))
         with self._lock:
+            self._know(addresses)
             now = self._clock()
-            awake = [i for i in order if self._endpoints[i].rests_until <= now]
+            awake = [a for a in order if self._endpoints[a].rests_until <= now]
             if awake:
-                in_flight = sum(self._endpoints[i].in_flight for i in awake)
+                in_flight = sum(self._endpoints[a].in_flight for a in awake)
                 most = math.ceil(_SLACK * (in_flight + 1) / len(awake))
-                index = next(i for i in awake if self._endpoints[i].in_flight < most)
+                address = next(a for a in awake if self._endpoints[a].in_flight < most)
             else:
-                index = min(order, key=lambda i: self._endpoints[i].rests_until)
-            self._endpoints[index].in_flight += 1
-            return index
+                address = min(order, key=lambda a: self._endpoints[a].rests_until)
+            endpoint = self._endpoints[address]
+            endpoint.in_flight += 1
+            return address, endpoint
+
+    def _know(self, addresses: Sequence[str]) -> None:
+        if self._endpoints.keys() != set(addresses):
+            self._endpoints = {a: self._endpoints.get(a) or _Endpoint() for a in addresses}
 
     def _release(
-        self, index: int, *, failure: RewardError | None = None, answered: bool = True
+        self, endpoint: _Endpoint, *, failure: RewardError | None = None, answered: bool = True
     ) -> None:
         with self._lock:
-            endpoint = self._endpoints[index]
             endpoint.in_flight -= 1
             if failure is not None and failure.code is grpc.StatusCode.UNAVAILABLE:
                 now = self._clock()
@@ -110,21 +119,27 @@ class Endpoints:
                 endpoint.num_failures = 0
                 endpoint.rests_until = -math.inf
 
-    def _weight(self, key: bytes, index: int) -> bytes:
-        return hashlib.blake2b(key + self._addresses[index], digest_size=8).digest()
+
+def _weight(key: bytes, address: str) -> bytes:
+    return hashlib.blake2b(key + address.encode(), digest_size=8).digest()
 
 
 def checked_addresses(address: str | Iterable[str]) -> tuple[str, ...]:
     """The addresses that a client is given. Raises TypeError or ValueError for none, for one that
-    is no text, and for one given twice, which would count as two endpoints."""
+    is no text or a URL, for a `dns:///` name without a port, and for one given twice, which would
+    count as two endpoints."""
     addresses = (address,) if isinstance(address, str) else tuple(address)
     for one in addresses:
         if not isinstance(one, str):
             raise TypeError(f"an address must be a string, not {type(one).__name__}")
+        scheme, separator, _ = one.partition("://")
+        if separator and scheme not in _SCHEMES:
+            raise ValueError(f"{one}: must be host:port, without {scheme}://")
     if not addresses or "" in addresses:
         raise ValueError("an address is missing")
     if len(set(addresses)) < len(addresses):
         raise ValueError(f"an address is given twice: {', '.join(addresses)}")
+    Names(addresses)
     return addresses
 
 

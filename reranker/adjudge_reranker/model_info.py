@@ -1,4 +1,4 @@
-"""What a server says about the critic it serves."""
+"""What a server says about a model it serves."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -79,13 +79,16 @@ class Limits:
     """Calls that one connection may have open; others wait, or are retried."""
     max_image_side: int = 0
     """Width, and height, of one picture."""
+    max_tiles: int = 0
+    """That one picture is cut into at most, the whole picture's own included; 0 for critics that do
+    not cut pictures into tiles."""
     image_formats: tuple[str, ...] = ()
     """Of encoded pictures, such as "PNG"; others are undecodable."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A critic being served."""
+    """A critic being served, or an ensemble of critics."""
 
     name: str
     """What requests call it."""
@@ -111,6 +114,9 @@ class ModelInfo:
     preprocessing: Mapping[str, str]
     """How pictures are made ready: `convert_rgb`, `exif`, `several_pictures`; empty for critics
     that see none."""
+    served_models: tuple[str, ...] = ()
+    """Names of all models of the server, the default one first; empty for servers that do not say.
+    """
 
     def default_template(self, kind: TemplateKind) -> Template | None:
         """The template of that kind that is used when a call names none."""

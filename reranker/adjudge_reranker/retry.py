@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
+from numbers import Real
 from typing import Final, TypeAlias, TypeVar
 
 import grpc
@@ -150,12 +151,17 @@ async def run_async(
 
 
 def checked_timeout(timeout: float) -> float:
-    """Raises ValueError unless `timeout` is a positive finite number of seconds."""
+    """Raises TypeError or ValueError unless `timeout` is a positive finite number of seconds."""
+    if isinstance(timeout, bool) or not isinstance(timeout, Real):
+        raise TypeError(f"timeout must be a number of seconds, not {timeout!r}")
     if not 0 < timeout < math.inf:
         raise ValueError(f"timeout must be positive and finite, or None for no limit: {timeout}")
     return timeout
 
 
 def resolve_timeout(timeout: Timeout, default: float | None) -> float | None:
-    """The timeout of a call: the one it was given, or else the client's."""
-    return default if isinstance(timeout, NotGiven) else timeout
+    """The timeout of a call: the one it was given, or else the client's. Raises TypeError or
+    ValueError for what is none."""
+    if isinstance(timeout, NotGiven):
+        return default
+    return None if timeout is None else checked_timeout(timeout)

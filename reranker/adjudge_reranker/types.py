@@ -40,7 +40,8 @@ class Reward:
 
     reward: float
     """Finite; higher is better. The expected score, within the template's range; of a yes/no
-    template the log-odds in nats, of a scalar head its value, both without a range."""
+    template the log-odds in nats, of a scalar head its value, both without a range; of an ensemble
+    what it makes of its members' rewards."""
     mode: float | None = None
     """The most probable score."""
     standard_deviation: float | None = None
@@ -51,6 +52,19 @@ class Reward:
     """Log-probability of the template's opening, in nats; at most 0."""
     distribution: tuple[AnswerProbability, ...] = ()
     """Probabilities that sum to 1; empty unless asked for with `include_distribution`."""
+    member_spread: float | None = None
+    """Of an ensemble: the standard deviation over its members' rewards, on their common scale."""
+    members: "tuple[MemberReward, ...]" = ()
+    """Of an ensemble: what each member said."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberReward:
+    """What one member of an ensemble said of a candidate."""
+
+    model: str
+    reward: Reward
+    """In the member's own units, before it was put on the common scale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +123,20 @@ class Provenance:
     """Those that really went through the language model."""
     cached_tokens: int = 0
     cached_images: int = 0
+    members: "tuple[MemberProvenance, ...]" = ()
+    """Of an ensemble: who its members were."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberProvenance:
+    """Which weights of a member of an ensemble answered, and what they were asked with."""
+
+    model: str
+    model_fingerprint: str
+    weights_epoch: int
+    """The member's own; the ensemble's is their sum."""
+    template: str
+    template_hash: str
 
 
 @dataclass(frozen=True, slots=True)

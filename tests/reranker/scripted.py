@@ -49,14 +49,15 @@ class ScriptedService(reward_pb2_grpc.RewardServiceServicer):
 
 
 @contextmanager
-def serving() -> Iterator[ScriptedService]:
+def serving(listen: str = "127.0.0.1:0") -> Iterator[ScriptedService]:
     service = ScriptedService()
     server = grpc.server(
         ThreadPoolExecutor(8),
         options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)],
     )
     reward_pb2_grpc.add_RewardServiceServicer_to_server(service, server)
-    service.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    host = listen.rpartition(":")[0]
+    service.address = f"{host}:{server.add_insecure_port(listen)}"
     server.start()
     try:
         yield service

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 
 import grpc
 import numpy as np
@@ -25,54 +25,63 @@ class Clock:
         return self.now
 
 
-def endpoints(count: int, clock: Clock | None = None) -> Endpoints:
-    addresses = [f"host-{number}:1" for number in range(count)]
-    return Endpoints(addresses, RetryPolicy(1.0, 8.0), clock=clock or Clock())
+class Chooser:
+    """Endpoints of `count` hosts."""
+
+    def __init__(self, count: int, clock: Clock | None = None) -> None:
+        self.addresses = [f"host-{number}:1" for number in range(count)]
+        self._endpoints = Endpoints(RetryPolicy(1.0, 8.0), clock=clock or Clock())
+
+    def chosen(self, key: bytes) -> AbstractContextManager[str]:
+        return self._endpoints.chosen(key, self.addresses)
+
+    def elsewhere(self) -> bool:
+        return self._endpoints.elsewhere(self.addresses)
 
 
-def choice(chooser: Endpoints, key: bytes) -> int:
-    with chooser.chosen(key) as index:
-        return index
+def choice(chooser: Chooser, key: bytes) -> str:
+    with chooser.chosen(key) as address:
+        return address
 
 
-def fail_at(chooser: Endpoints, key: bytes, retry_after: float | None = None) -> int:
-    with pytest.raises(ServerUnavailable), chooser.chosen(key) as index:
+def fail_at(chooser: Chooser, key: bytes, retry_after: float | None = None) -> str:
+    with pytest.raises(ServerUnavailable), chooser.chosen(key) as address:
         raise ServerUnavailable(
             "gone", code=grpc.StatusCode.UNAVAILABLE, retry_after_seconds=retry_after
         )
-    return index
+    return address
 
 
 @given(count=st.integers(1, 6), key=keys)
 def test_calls_about_the_same_pictures_stay_together(count: int, key: bytes) -> None:
-    assert len({choice(endpoints(count), key) for _ in range(3)}) == 1
+    assert len({choice(Chooser(count), key) for _ in range(3)}) == 1
 
 
 def test_a_new_endpoint_takes_keys_from_the_others_and_moves_no_other() -> None:
-    before, after = endpoints(3), endpoints(4)
+    before, after = Chooser(3), Chooser(4)
     moved = {
         choice(after, key)
         for key in (str(number).encode() for number in range(300))
         if choice(before, key) != choice(after, key)
     }
-    assert moved == {3}
+    assert moved == {"host-3:1"}
 
 
 @given(count=st.integers(1, 5), calls=st.lists(keys, max_size=60))
 def test_no_endpoint_has_much_more_than_its_share_in_flight(count: int, calls: list[bytes]) -> None:
-    chooser = endpoints(count)
-    loads = [0] * count
+    chooser = Chooser(count)
+    loads = dict.fromkeys(chooser.addresses, 0)
     with ExitStack() as stack:
         for number, key in enumerate(calls, start=1):
             loads[stack.enter_context(chooser.chosen(key))] += 1
-            assert sum(loads) == number
-            assert max(loads) <= math.ceil(1.25 * number / count)
+            assert sum(loads.values()) == number
+            assert max(loads.values()) <= math.ceil(1.25 * number / count)
 
 
 @given(key=keys, retry_after=st.one_of(st.none(), st.floats(0, 30)))
 def test_an_endpoint_that_failed_rests_and_is_then_tried_again(key, retry_after) -> None:
     clock = Clock()
-    chooser = endpoints(2, clock)
+    chooser = Chooser(2, clock)
     first = fail_at(chooser, key, retry_after)
     assert chooser.elsewhere()
     clock.now += (retry_after or 0.0) + 0.49  # at least half the back-off of 1 s
@@ -81,9 +90,21 @@ def test_an_endpoint_that_failed_rests_and_is_then_tried_again(key, retry_after)
     assert choice(chooser, key) == first
 
 
+@given(keys, st.data())
+def test_what_is_known_of_an_endpoint_that_stays_is_kept(key: bytes, data: st.DataObject) -> None:
+    chooser = Chooser(4)
+    resting = fail_at(chooser, key, 90.0)
+    others = [address for address in chooser.addresses if address != resting]
+    chooser.addresses = [
+        resting,
+        *data.draw(st.sets(st.sampled_from([*others, "new:1"]), min_size=1)),
+    ]
+    assert choice(chooser, key) != resting
+
+
 @given(key=keys)
 def test_where_all_rest_the_first_to_wake_is_tried(key: bytes) -> None:
-    chooser = endpoints(3)
+    chooser = Chooser(3)
     order = [fail_at(chooser, key, seconds) for seconds in (90.0, 30.0, 60.0)]
     assert len(set(order)) == 3
     assert not chooser.elsewhere()
@@ -91,7 +112,7 @@ def test_where_all_rest_the_first_to_wake_is_tried(key: bytes) -> None:
 
 
 def test_a_refusal_is_an_answer_and_no_reason_to_rest() -> None:
-    chooser = endpoints(2)
+    chooser = Chooser(2)
     with pytest.raises(RequestRefused), chooser.chosen(b"a") as first:
         raise RequestRefused("no", reason="INVALID_REQUEST")
     assert choice(chooser, b"a") == first

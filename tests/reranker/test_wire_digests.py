@@ -164,7 +164,8 @@ def test_the_asyncio_client_does_the_same(script: ScriptedService) -> None:
 def test_a_real_server_gives_the_same_reward_for_the_digest(address: str) -> None:
     with RewardClient(address) as client:
         whole = client.score([PICTURE, "Why?"], ["so"])
-        assert client._calls.pools.get().connections[0].sent.known([PICTURE.wire_digest])
+        with client._calls.pools.get().servers.one(b"") as connection:
+            assert connection.sent.known([PICTURE.wire_digest])
         assert client.score([PICTURE, "Why?"], ["so"]).rewards == whole.rewards
 
 

@@ -29,7 +29,9 @@ class LoadWeightsRequest(google.protobuf.message.Message):
     tokenizer, chat template) must be as in the checkpoint being served; a tokenizer may be missing.
     """
     model: builtins.str
-    """Name of the model. Default: the server's default model."""
+    """Name of the critic. Default: the server's default model. The weights of an ensemble are those of
+    its critics: to move them, name the critic (UNSUPPORTED_OPERATION otherwise).
+    """
     expected_epoch: builtins.int
     """Fails with WRONG_EPOCH, and changes nothing, unless the weights epoch is this one. Default: any."""
     def __init__(

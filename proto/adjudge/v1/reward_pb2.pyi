@@ -13,6 +13,8 @@ Rules that hold everywhere:
   * One response is the work of one weights epoch. Where weights move while a request waits, it is
     answered anew by the new ones, or fails with WRONG_EPOCH if it names an expected_epoch.
   * Log-probabilities and margins are in nats; probabilities are in [0, 1].
+  * A model is a critic, or an ensemble of critics that are asked together. Where one of them fails,
+    what it was asked for fails: the error's metadata has `member`, the failing critic's name.
 
 Failures are google.rpc.Status, as the call's status or inside an item. Each carries exactly one
 google.rpc.ErrorInfo: domain "adjudge", reason the name of an ErrorReason below, metadata with
@@ -210,6 +212,38 @@ CAPABILITY_IMAGES: Capability.ValueType  # 4
 """Pictures in the prompt."""
 global___Capability = Capability
 
+class _Combination:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _CombinationEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Combination.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    COMBINATION_UNSPECIFIED: _Combination.ValueType  # 0
+    """Not used."""
+    COMBINATION_WEIGHTED: _Combination.ValueType  # 1
+    """sum(w r) / sum(w)."""
+    COMBINATION_MINIMUM: _Combination.ValueType  # 2
+    """The lowest r: worst-case optimization, arXiv 2310.02743."""
+    COMBINATION_SPREAD_PENALISED: _Combination.ValueType  # 3
+    """The weighted mean minus penalty times the members' disagreement. With "variance" and equal
+    weights: uncertainty-weighted optimization, arXiv 2310.02743.
+    """
+
+class Combination(_Combination, metaclass=_CombinationEnumTypeWrapper):
+    """How the members' rewards become one."""
+
+COMBINATION_UNSPECIFIED: Combination.ValueType  # 0
+"""Not used."""
+COMBINATION_WEIGHTED: Combination.ValueType  # 1
+"""sum(w r) / sum(w)."""
+COMBINATION_MINIMUM: Combination.ValueType  # 2
+"""The lowest r: worst-case optimization, arXiv 2310.02743."""
+COMBINATION_SPREAD_PENALISED: Combination.ValueType  # 3
+"""The weighted mean minus penalty times the members' disagreement. With "variance" and equal
+weights: uncertainty-weighted optimization, arXiv 2310.02743.
+"""
+global___Combination = Combination
+
 class _TemplateKind:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -250,6 +284,8 @@ class _RewardKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enu
     """What the model's scalar head gives for the conversation with the candidate as its last turn, in
     the head's own unit. The prompt may have several turns and a system turn.
     """
+    REWARD_KIND_ENSEMBLE: _RewardKind.ValueType  # 4
+    """What an ensemble makes of its members' rewards, on their common scale."""
 
 class RewardKind(_RewardKind, metaclass=_RewardKindEnumTypeWrapper):
     """What the reward of a pointwise template is."""
@@ -264,6 +300,8 @@ REWARD_KIND_SCALAR: RewardKind.ValueType  # 3
 """What the model's scalar head gives for the conversation with the candidate as its last turn, in
 the head's own unit. The prompt may have several turns and a system turn.
 """
+REWARD_KIND_ENSEMBLE: RewardKind.ValueType  # 4
+"""What an ensemble makes of its members' rewards, on their common scale."""
 global___RewardKind = RewardKind
 
 class _VerdictPlace:
@@ -575,7 +613,9 @@ class ScoreCandidatesRequest(google.protobuf.message.Message):
     READOUT_FIELD_NUMBER: builtins.int
     INCLUDE_DISTRIBUTION_FIELD_NUMBER: builtins.int
     template: builtins.str
-    """Name of a pointwise template, as GetModel lists them. Default: the model's own."""
+    """Name of a pointwise template, as GetModel lists them. Default: the model's own. An ensemble has
+    exactly one, whose members are each asked with their own.
+    """
     reference: builtins.str
     """The right answer, for templates with a place for it; refused by others. Default: none."""
     rubric: builtins.str
@@ -866,26 +906,39 @@ class Reward(google.protobuf.message.Message):
     VALID_MASS_FIELD_NUMBER: builtins.int
     OPENING_MASS_FIELD_NUMBER: builtins.int
     DISTRIBUTION_FIELD_NUMBER: builtins.int
+    MEMBER_SPREAD_FIELD_NUMBER: builtins.int
+    MEMBERS_FIELD_NUMBER: builtins.int
     reward: builtins.float
     """Higher is better. EXPECTED_SCORE: sum(s p(s)) / sum(p(s)), in [Template.min_reward,
     Template.max_reward]. LOG_ODDS: log p(yes) - log p(no) in nats, without a range. SCALAR: what
-    the model's scalar head gives, without a range; none of the other fields is set.
+    the model's scalar head gives, without a range; none of the other fields is set. ENSEMBLE: what
+    Ensemble says of the members' rewards; only member_spread and members are set beside it.
     """
     mode: builtins.float
-    """The most probable score; the lower one of equals. Not set for LOG_ODDS and SCALAR."""
+    """The most probable score; the lower one of equals. Not set for LOG_ODDS, SCALAR and ENSEMBLE."""
     standard_deviation: builtins.float
     """Standard deviation of the score distribution, in the reward's units; 0 or more. Not set for
-    LOG_ODDS and SCALAR.
+    LOG_ODDS, SCALAR and ENSEMBLE: nobody knows how the members' errors go together, so the
+    combination has no distribution.
     """
     valid_mass: builtins.float
     """Probability, after the opening, of any well-formed answer, in [0, 1]."""
     opening_mass: builtins.float
     """Log-probability of the template's opening in nats, at most 0; 0 where there is no opening."""
+    member_spread: builtins.float
+    """Standard deviation, over the members of an ensemble, of their rewards on the common scale, each
+    counted with its share: sqrt(sum(w (r - mean)^2) / sum(w)); 0 or more. It says how far the
+    members are apart, not how sure one of them is. Set for ENSEMBLE only.
+    """
     @property
     def distribution(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___AnswerProbability]:
         """Probabilities of the answers given that one of them is spoken; they sum to 1. Empty unless
         include_distribution was set.
         """
+
+    @property
+    def members(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___MemberReward]:
+        """What each member of an ensemble said, in the order of Ensemble.members. Set for ENSEMBLE only."""
 
     def __init__(
         self,
@@ -896,9 +949,13 @@ class Reward(google.protobuf.message.Message):
         valid_mass: builtins.float | None = ...,
         opening_mass: builtins.float | None = ...,
         distribution: collections.abc.Iterable[global___AnswerProbability] | None = ...,
+        member_spread: builtins.float | None = ...,
+        members: collections.abc.Iterable[global___MemberReward] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_mode", b"_mode", "_opening_mass", b"_opening_mass", "_reward", b"_reward", "_standard_deviation", b"_standard_deviation", "_valid_mass", b"_valid_mass", "mode", b"mode", "opening_mass", b"opening_mass", "reward", b"reward", "standard_deviation", b"standard_deviation", "valid_mass", b"valid_mass"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_mode", b"_mode", "_opening_mass", b"_opening_mass", "_reward", b"_reward", "_standard_deviation", b"_standard_deviation", "_valid_mass", b"_valid_mass", "distribution", b"distribution", "mode", b"mode", "opening_mass", b"opening_mass", "reward", b"reward", "standard_deviation", b"standard_deviation", "valid_mass", b"valid_mass"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_member_spread", b"_member_spread", "_mode", b"_mode", "_opening_mass", b"_opening_mass", "_reward", b"_reward", "_standard_deviation", b"_standard_deviation", "_valid_mass", b"_valid_mass", "member_spread", b"member_spread", "mode", b"mode", "opening_mass", b"opening_mass", "reward", b"reward", "standard_deviation", b"standard_deviation", "valid_mass", b"valid_mass"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_member_spread", b"_member_spread", "_mode", b"_mode", "_opening_mass", b"_opening_mass", "_reward", b"_reward", "_standard_deviation", b"_standard_deviation", "_valid_mass", b"_valid_mass", "distribution", b"distribution", "member_spread", b"member_spread", "members", b"members", "mode", b"mode", "opening_mass", b"opening_mass", "reward", b"reward", "standard_deviation", b"standard_deviation", "valid_mass", b"valid_mass"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_member_spread", b"_member_spread"]) -> typing.Literal["member_spread"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_mode", b"_mode"]) -> typing.Literal["mode"] | None: ...
     @typing.overload
@@ -911,6 +968,31 @@ class Reward(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_valid_mass", b"_valid_mass"]) -> typing.Literal["valid_mass"] | None: ...
 
 global___Reward = Reward
+
+@typing.final
+class MemberReward(google.protobuf.message.Message):
+    """What one member of an ensemble said of a candidate."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    REWARD_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """Name of the critic."""
+    @property
+    def reward(self) -> global___Reward:
+        """Its own reward, in its own units: before scale and offset."""
+
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        reward: global___Reward | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["reward", b"reward"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "reward", b"reward"]) -> None: ...
+
+global___MemberReward = MemberReward
 
 @typing.final
 class AnswerProbability(google.protobuf.message.Message):
@@ -1160,12 +1242,13 @@ class Provenance(google.protobuf.message.Message):
     COMPUTED_TOKENS_FIELD_NUMBER: builtins.int
     CACHED_TOKENS_FIELD_NUMBER: builtins.int
     CACHED_IMAGES_FIELD_NUMBER: builtins.int
+    MEMBERS_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Name of the model that answered."""
     model_fingerprint: builtins.str
     """Fingerprint of the model, as in Model."""
     weights_epoch: builtins.int
-    """Weights epoch of every number in the response."""
+    """Weights epoch of every number in the response. Of an ensemble: the sum of its critics' epochs."""
     template: builtins.str
     """Name of the template used."""
     template_hash: builtins.str
@@ -1192,6 +1275,12 @@ class Provenance(google.protobuf.message.Message):
     def inference_duration(self) -> google.protobuf.duration_pb2.Duration:
         """In the model, the longest of the items."""
 
+    @property
+    def members(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___MemberProvenance]:
+        """Who the members of an ensemble were, in the order of Ensemble.members. Empty for a critic. The
+        durations above are the longest of the members', the tokens the sums.
+        """
+
     def __init__(
         self,
         *,
@@ -1208,11 +1297,46 @@ class Provenance(google.protobuf.message.Message):
         computed_tokens: builtins.int = ...,
         cached_tokens: builtins.int = ...,
         cached_images: builtins.int = ...,
+        members: collections.abc.Iterable[global___MemberProvenance] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["inference_duration", b"inference_duration", "queue_duration", b"queue_duration", "total_duration", b"total_duration"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["cached_images", b"cached_images", "cached_tokens", b"cached_tokens", "computed_tokens", b"computed_tokens", "image_tokens", b"image_tokens", "inference_duration", b"inference_duration", "input_tokens", b"input_tokens", "model", b"model", "model_fingerprint", b"model_fingerprint", "queue_duration", b"queue_duration", "template", b"template", "template_hash", b"template_hash", "total_duration", b"total_duration", "weights_epoch", b"weights_epoch"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cached_images", b"cached_images", "cached_tokens", b"cached_tokens", "computed_tokens", b"computed_tokens", "image_tokens", b"image_tokens", "inference_duration", b"inference_duration", "input_tokens", b"input_tokens", "members", b"members", "model", b"model", "model_fingerprint", b"model_fingerprint", "queue_duration", b"queue_duration", "template", b"template", "template_hash", b"template_hash", "total_duration", b"total_duration", "weights_epoch", b"weights_epoch"]) -> None: ...
 
 global___Provenance = Provenance
+
+@typing.final
+class MemberProvenance(google.protobuf.message.Message):
+    """Which weights of a member of an ensemble answered, and what they were asked with."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    MODEL_FINGERPRINT_FIELD_NUMBER: builtins.int
+    WEIGHTS_EPOCH_FIELD_NUMBER: builtins.int
+    TEMPLATE_FIELD_NUMBER: builtins.int
+    TEMPLATE_HASH_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """Name of the critic."""
+    model_fingerprint: builtins.str
+    """Its fingerprint, as in Model."""
+    weights_epoch: builtins.int
+    """Its own weights epoch."""
+    template: builtins.str
+    """Name of the template it was asked with."""
+    template_hash: builtins.str
+    """Hash of that template."""
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        model_fingerprint: builtins.str = ...,
+        weights_epoch: builtins.int = ...,
+        template: builtins.str = ...,
+        template_hash: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "model_fingerprint", b"model_fingerprint", "template", b"template", "template_hash", b"template_hash", "weights_epoch", b"weights_epoch"]) -> None: ...
+
+global___MemberProvenance = MemberProvenance
 
 @typing.final
 class GetModelResponse(google.protobuf.message.Message):
@@ -1221,23 +1345,29 @@ class GetModelResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: builtins.int
+    SERVED_MODELS_FIELD_NUMBER: builtins.int
     @property
     def model(self) -> global___Model:
         """The model asked for."""
+
+    @property
+    def served_models(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of all models that requests may name, the default one first."""
 
     def __init__(
         self,
         *,
         model: global___Model | None = ...,
+        served_models: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["model", b"model"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["model", b"model"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "served_models", b"served_models"]) -> None: ...
 
 global___GetModelResponse = GetModelResponse
 
 @typing.final
 class Model(google.protobuf.message.Message):
-    """A critic being served."""
+    """A model being served: a critic, or an ensemble of them."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1255,20 +1385,25 @@ class Model(google.protobuf.message.Message):
     SERVER_VERSION_FIELD_NUMBER: builtins.int
     SELF_CHECK_FIELD_NUMBER: builtins.int
     PREPROCESSING_FIELD_NUMBER: builtins.int
+    ENSEMBLE_FIELD_NUMBER: builtins.int
     name: builtins.str
     """What requests call it."""
     revision: builtins.str
     """Where it came from: a version or path given at start, for people."""
     fingerprint: builtins.str
-    """Hex; two checkpoints that differ have different fingerprints."""
+    """Hex; two checkpoints that differ have different fingerprints. Of an ensemble: of its definition,
+    its members' fingerprints and their templates.
+    """
     weights_epoch: builtins.int
-    """Counts weight updates since the server started, from 0."""
+    """Counts weight updates since the server started, from 0. Of an ensemble: the sum of its critics'
+    epochs, so that it grows whenever the weights of one of them move.
+    """
     family: builtins.str
-    """The code that runs it, such as "llava_onevision"."""
+    """The code that runs it, such as "llava_onevision"; "ensemble" for ensembles."""
     dtype: builtins.str
-    """Number type of its weights, such as "bfloat16"."""
+    """Number type of its weights, such as "bfloat16". Empty for ensembles."""
     device: builtins.str
-    """Where it runs, such as "cuda:0"."""
+    """Where it runs, such as "cuda:0". Empty for ensembles."""
     noise_floor: builtins.float
     """Nats; margins smaller than this cannot be told from zero. Measured at start."""
     server_version: builtins.str
@@ -1293,6 +1428,12 @@ class Model(google.protobuf.message.Message):
     def preprocessing(self) -> global___Preprocessing:
         """How pictures are made ready for it. Not set for critics that see none."""
 
+    @property
+    def ensemble(self) -> global___Ensemble:
+        """How its members' rewards become one. Set for ensembles only, which have no noise floor, no
+        self-check and no preprocessing of their own: ask for their members'.
+        """
+
     def __init__(
         self,
         *,
@@ -1310,12 +1451,101 @@ class Model(google.protobuf.message.Message):
         server_version: builtins.str = ...,
         self_check: global___SelfCheck | None = ...,
         preprocessing: global___Preprocessing | None = ...,
+        ensemble: global___Ensemble | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_noise_floor", b"_noise_floor", "limits", b"limits", "noise_floor", b"noise_floor", "preprocessing", b"preprocessing", "self_check", b"self_check"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_noise_floor", b"_noise_floor", "capabilities", b"capabilities", "device", b"device", "dtype", b"dtype", "family", b"family", "fingerprint", b"fingerprint", "limits", b"limits", "name", b"name", "noise_floor", b"noise_floor", "preprocessing", b"preprocessing", "revision", b"revision", "self_check", b"self_check", "server_version", b"server_version", "templates", b"templates", "weights_epoch", b"weights_epoch"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_noise_floor", b"_noise_floor", "ensemble", b"ensemble", "limits", b"limits", "noise_floor", b"noise_floor", "preprocessing", b"preprocessing", "self_check", b"self_check"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_noise_floor", b"_noise_floor", "capabilities", b"capabilities", "device", b"device", "dtype", b"dtype", "ensemble", b"ensemble", "family", b"family", "fingerprint", b"fingerprint", "limits", b"limits", "name", b"name", "noise_floor", b"noise_floor", "preprocessing", b"preprocessing", "revision", b"revision", "self_check", b"self_check", "server_version", b"server_version", "templates", b"templates", "weights_epoch", b"weights_epoch"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_noise_floor", b"_noise_floor"]) -> typing.Literal["noise_floor"] | None: ...
 
 global___Model = Model
+
+@typing.final
+class Ensemble(google.protobuf.message.Message):
+    """How the rewards of several critics become one. Each member's reward is first put on a common scale:
+    r = scale * reward + offset.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COMBINATION_FIELD_NUMBER: builtins.int
+    PENALTY_FIELD_NUMBER: builtins.int
+    SPREAD_FIELD_NUMBER: builtins.int
+    MEMBERS_FIELD_NUMBER: builtins.int
+    combination: global___Combination.ValueType
+    """How they are combined."""
+    penalty: builtins.float
+    """By what the members' disagreement is multiplied before it is taken off; 0 or more. Set for
+    SPREAD_PENALISED only.
+    """
+    spread: builtins.str
+    """What is multiplied: "standard-deviation" or "variance", over the members, each counted with its
+    share of the weights. Set for SPREAD_PENALISED only.
+    """
+    @property
+    def members(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___EnsembleMember]:
+        """In the order in which they were defined."""
+
+    def __init__(
+        self,
+        *,
+        combination: global___Combination.ValueType = ...,
+        penalty: builtins.float | None = ...,
+        spread: builtins.str | None = ...,
+        members: collections.abc.Iterable[global___EnsembleMember] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_penalty", b"_penalty", "_spread", b"_spread", "penalty", b"penalty", "spread", b"spread"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_penalty", b"_penalty", "_spread", b"_spread", "combination", b"combination", "members", b"members", "penalty", b"penalty", "spread", b"spread"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_penalty", b"_penalty"]) -> typing.Literal["penalty"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_spread", b"_spread"]) -> typing.Literal["spread"] | None: ...
+
+global___Ensemble = Ensemble
+
+@typing.final
+class EnsembleMember(google.protobuf.message.Message):
+    """One member of an ensemble."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    TEMPLATE_FIELD_NUMBER: builtins.int
+    WEIGHT_FIELD_NUMBER: builtins.int
+    SCALE_FIELD_NUMBER: builtins.int
+    OFFSET_FIELD_NUMBER: builtins.int
+    OMITS_PICTURES_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """Name of the critic."""
+    template: builtins.str
+    """Name of the pointwise template it is asked with."""
+    weight: builtins.float
+    """Greater than 0. Not set where weights mean nothing (MINIMUM)."""
+    scale: builtins.float
+    """Not 0; a negative one turns a member around for which lower is better."""
+    offset: builtins.float
+    """On the common scale."""
+    omits_pictures: builtins.bool
+    """Whether it is asked without the prompt's pictures."""
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        template: builtins.str = ...,
+        weight: builtins.float | None = ...,
+        scale: builtins.float | None = ...,
+        offset: builtins.float | None = ...,
+        omits_pictures: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_offset", b"_offset", "_scale", b"_scale", "_weight", b"_weight", "offset", b"offset", "scale", b"scale", "weight", b"weight"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_offset", b"_offset", "_scale", b"_scale", "_weight", b"_weight", "model", b"model", "offset", b"offset", "omits_pictures", b"omits_pictures", "scale", b"scale", "template", b"template", "weight", b"weight"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_offset", b"_offset"]) -> typing.Literal["offset"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_scale", b"_scale"]) -> typing.Literal["scale"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_weight", b"_weight"]) -> typing.Literal["weight"] | None: ...
+
+global___EnsembleMember = EnsembleMember
 
 @typing.final
 class SelfCheck(google.protobuf.message.Message):
@@ -1419,7 +1649,9 @@ class Template(google.protobuf.message.Message):
     accepts_rubric: builtins.bool
     """Whether it has a place for a rubric."""
     text: builtins.str
-    """What the critic is asked, with slots such as "{prompt}". Pictures come before it."""
+    """What the critic is asked, with slots such as "{prompt}". Pictures come before it. Of an ensemble:
+    its definition, with the names and hashes of its members' templates.
+    """
     accepts_prompt_text: builtins.bool
     """Whether it has a place for the prompt's text; without one, a prompt may hold pictures only."""
     reward_kind: global___RewardKind.ValueType
@@ -1502,6 +1734,7 @@ class Limits(google.protobuf.message.Message):
     MAX_STREAMS_FIELD_NUMBER: builtins.int
     IMAGE_FORMATS_FIELD_NUMBER: builtins.int
     MAX_IMAGE_SIDE_FIELD_NUMBER: builtins.int
+    MAX_TILES_FIELD_NUMBER: builtins.int
     max_message_bytes: builtins.int
     """Bytes of one request message."""
     max_image_pixels: builtins.int
@@ -1534,6 +1767,10 @@ class Limits(google.protobuf.message.Message):
     """
     max_image_side: builtins.int
     """Width, and height, of one picture, read from its header before it is decoded."""
+    max_tiles: builtins.int
+    """Tiles that one picture is cut into at most, the one of the whole picture included: what the
+    checkpoint's own grids allow. 0 for critics that do not cut pictures into tiles.
+    """
     @property
     def max_retained_duration(self) -> google.protobuf.duration_pb2.Duration:
         """How long a picture is retained after its last use."""
@@ -1561,8 +1798,9 @@ class Limits(google.protobuf.message.Message):
         max_streams: builtins.int = ...,
         image_formats: collections.abc.Iterable[builtins.str] | None = ...,
         max_image_side: builtins.int = ...,
+        max_tiles: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["max_retained_duration", b"max_retained_duration"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["image_formats", b"image_formats", "max_candidates", b"max_candidates", "max_critique_tokens", b"max_critique_tokens", "max_image_pixels", b"max_image_pixels", "max_image_side", b"max_image_side", "max_images", b"max_images", "max_input_tokens", b"max_input_tokens", "max_message_bytes", b"max_message_bytes", "max_open_bytes", b"max_open_bytes", "max_open_critiques", b"max_open_critiques", "max_pairs", b"max_pairs", "max_queue_tokens", b"max_queue_tokens", "max_retained_bytes", b"max_retained_bytes", "max_retained_duration", b"max_retained_duration", "max_retained_total_bytes", b"max_retained_total_bytes", "max_streams", b"max_streams"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["image_formats", b"image_formats", "max_candidates", b"max_candidates", "max_critique_tokens", b"max_critique_tokens", "max_image_pixels", b"max_image_pixels", "max_image_side", b"max_image_side", "max_images", b"max_images", "max_input_tokens", b"max_input_tokens", "max_message_bytes", b"max_message_bytes", "max_open_bytes", b"max_open_bytes", "max_open_critiques", b"max_open_critiques", "max_pairs", b"max_pairs", "max_queue_tokens", b"max_queue_tokens", "max_retained_bytes", b"max_retained_bytes", "max_retained_duration", b"max_retained_duration", "max_retained_total_bytes", b"max_retained_total_bytes", "max_streams", b"max_streams", "max_tiles", b"max_tiles"]) -> None: ...
 
 global___Limits = Limits

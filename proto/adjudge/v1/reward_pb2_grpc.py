@@ -87,7 +87,7 @@ class RewardServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """Describes the critic being served: identity, templates, limits.
+        """Describes a model being served: identity, templates, limits. Names the others.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

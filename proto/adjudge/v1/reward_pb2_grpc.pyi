@@ -13,6 +13,8 @@ Rules that hold everywhere:
   * One response is the work of one weights epoch. Where weights move while a request waits, it is
     answered anew by the new ones, or fails with WRONG_EPOCH if it names an expected_epoch.
   * Log-probabilities and margins are in nats; probabilities are in [0, 1].
+  * A model is a critic, or an ensemble of critics that are asked together. Where one of them fails,
+    what it was asked for fails: the error's metadata has `member`, the failing critic's name.
 
 Failures are google.rpc.Status, as the call's status or inside an item. Each carries exactly one
 google.rpc.ErrorInfo: domain "adjudge", reason the name of an ErrorReason below, metadata with
@@ -65,7 +67,7 @@ class RewardServiceStub:
         adjudge.v1.reward_pb2.GetModelRequest,
         adjudge.v1.reward_pb2.GetModelResponse,
     ]
-    """Describes the critic being served: identity, templates, limits."""
+    """Describes a model being served: identity, templates, limits. Names the others."""
 
 class RewardServiceAsyncStub:
     """Judges candidate responses with a resident critic. Every call is free of side effects, except
@@ -97,7 +99,7 @@ class RewardServiceAsyncStub:
         adjudge.v1.reward_pb2.GetModelRequest,
         adjudge.v1.reward_pb2.GetModelResponse,
     ]
-    """Describes the critic being served: identity, templates, limits."""
+    """Describes a model being served: identity, templates, limits. Names the others."""
 
 class RewardServiceServicer(metaclass=abc.ABCMeta):
     """Judges candidate responses with a resident critic. Every call is free of side effects, except
@@ -137,6 +139,6 @@ class RewardServiceServicer(metaclass=abc.ABCMeta):
         request: adjudge.v1.reward_pb2.GetModelRequest,
         context: _ServicerContext,
     ) -> typing.Union[adjudge.v1.reward_pb2.GetModelResponse, collections.abc.Awaitable[adjudge.v1.reward_pb2.GetModelResponse]]:
-        """Describes the critic being served: identity, templates, limits."""
+        """Describes a model being served: identity, templates, limits. Names the others."""
 
 def add_RewardServiceServicer_to_server(servicer: RewardServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

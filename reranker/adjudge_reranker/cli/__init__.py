@@ -8,7 +8,7 @@ def main() -> None:
     try:
         from adjudge_reranker.cli.commands import app
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("typer", "rich"):
+        if (error.name or "").partition(".")[0] not in ("typer", "rich", "grpc_health"):
             raise
         print("adjudge: the command needs more: pip install 'adjudge[cli]'", file=sys.stderr)
         raise SystemExit(2) from None

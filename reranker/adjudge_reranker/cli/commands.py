@@ -9,6 +9,7 @@ import typer
 from adjudge_reranker.admin import AdminClient
 from adjudge_reranker.cli import records, tables
 from adjudge_reranker.cli.credentials import given, take
+from adjudge_reranker.cli.health import health
 from adjudge_reranker.cli.jobs import BadInput, Job, Source, read_jobs
 from adjudge_reranker.cli.judging import (
     ExitCode,
@@ -218,6 +219,7 @@ def evaluate(
 
 app.command()(generate)
 app.command()(mine)
+app.command()(health)
 
 
 @app.command("load-weights")

@@ -84,12 +84,13 @@ def model_tables(model: ModelInfo) -> RenderableType:
         ("fingerprint", model.fingerprint),
         ("weights epoch", str(model.weights_epoch)),
         ("family", model.family),
-        ("runs on", f"{model.device}, {model.dtype}"),
+        ("runs on", ", ".join(filter(None, (model.device, model.dtype)))),
         ("can", ", ".join(model.capabilities)),
         ("noise floor", f"{number(model.noise_floor)} nats"),
         ("prefers right to wrong", _YES_NO[model.prefers_right]),
         ("pictures", ", ".join(f"{k} {v}" for k, v in model.preprocessing.items())),
         ("server", model.server_version),
+        ("its models", ", ".join(model.served_models)),
     ):
         facts.add_row(Text(name, style="bold"), printable(value))
     templates = Table("template", "kind", "rewards", "answers", "hash")

@@ -1,0 +1,162 @@
+"""Mistakes in arguments are told when they are made, in words that say where and what."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adjudge_reranker import AdminClient, AsyncRewardClient, RewardClient
+from adjudge_reranker.encode import compare_draft
+from adjudge_reranker.retry import checked_timeout, resolve_timeout
+from adjudge_reranker.types import OrderPolicy, Readout
+from tests.reranker.test_cli import invoke
+
+CLIENTS = [RewardClient, AsyncRewardClient, AdminClient]
+every_client = pytest.mark.parametrize("make", CLIENTS)
+
+
+def compare(pairs: Any) -> list[tuple[int, int]]:
+    """The pairs of a request."""
+    draft = compare_draft(
+        "Why?",
+        ["a", "b"],
+        pairs,
+        template=None,
+        reference=None,
+        rubric=None,
+        model=None,
+        expected_epoch=None,
+        readout=Readout.DIRECT,
+        order_policy=OrderPolicy.BOTH,
+    )
+    return [(pair.first, pair.second) for pair in draft.options.pairs]
+
+
+# Pairs --------------------------------------------------------------------------------------------
+
+
+@given(st.one_of(st.integers(max_value=-1), st.integers(min_value=2**32)), st.booleans())
+def test_an_index_of_no_candidate_is_told_with_its_pair(index: int, is_first: bool) -> None:
+    pair = (index, 0) if is_first else (0, index)
+    side = "first" if is_first else "second"
+    told = f"pairs[1].{side}: {index} is no index of a candidate; the first one is 0"
+    with pytest.raises(ValueError, match=f"^{re.escape(told)}$"):
+        compare([(0, 1), pair])
+
+
+@pytest.mark.parametrize("pair", [("0", 1), (0, None), (0.0, 1)])
+def test_what_is_no_index_is_told_with_its_pair(pair: Any) -> None:
+    with pytest.raises(TypeError, match=r"^pairs\[0\]\.\w+ must be an integer, not "):
+        compare([pair])
+
+
+def test_indices_of_numpy_are_taken() -> None:
+    assert compare(np.array([[0, 1], [1, 0]])) == [(0, 1), (1, 0)]
+
+
+def test_a_client_says_it_before_it_connects() -> None:
+    told = r"^pairs\[0\]\.second: -1 is no index"
+    with RewardClient("127.0.0.1:1") as client, pytest.raises(ValueError, match=told):
+        client.compare("Why?", ["a", "b"], pairs=[(0, -1)])
+
+
+# Timeouts -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("timeout", [True, False, "60", b"1", 1j, [1]])
+def test_what_is_no_number_is_no_timeout(timeout: Any) -> None:
+    told = re.escape(f"timeout must be a number of seconds, not {timeout!r}")
+    for make in CLIENTS:
+        with pytest.raises(TypeError, match=told):
+            make("127.0.0.1:1", timeout=timeout)
+    with RewardClient("127.0.0.1:1") as client, pytest.raises(TypeError, match=told):
+        client.score("Why?", ["a"], timeout=timeout)
+    with AdminClient("127.0.0.1:1") as admin, pytest.raises(TypeError, match=told):
+        admin.load_weights("/step-1", timeout=timeout)
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, float("nan"), float("inf")])
+def test_a_timeout_of_a_call_must_be_positive_and_finite(timeout: float) -> None:
+    with AdminClient("127.0.0.1:1") as admin, pytest.raises(ValueError, match="positive"):
+        admin.load_weights("/step-1", timeout=timeout)
+
+
+@given(st.one_of(st.floats(0.001, 1e9), st.integers(1, 10**9)))
+def test_any_positive_number_is_a_timeout(timeout: float) -> None:
+    for number in (timeout, np.float64(timeout)):
+        assert checked_timeout(number) == resolve_timeout(number, None) == timeout
+
+
+# Addresses ----------------------------------------------------------------------------------------
+
+
+@every_client
+@pytest.mark.parametrize("scheme", ["http", "https", "grpc", "grpcs", "tcp", ""])
+def test_a_url_is_no_address(make: Callable[..., Any], scheme: str) -> None:
+    told = f"^{scheme}://host:1: must be host:port, without {scheme}://$"
+    with pytest.raises(ValueError, match=told):
+        make(f"{scheme}://host:1")
+
+
+@every_client
+@pytest.mark.parametrize(
+    "address",
+    [
+        "host:1",
+        "127.0.0.1:1",
+        "[::1]:1",
+        "dns:///host:1",
+        "ipv4:127.0.0.1:1",
+        "unix:/a",
+        "unix:///a",
+    ],
+)
+def test_targets_of_grpc_are_addresses(make: Callable[..., Any], address: str) -> None:
+    assert address in repr(make(address))
+
+
+@pytest.mark.parametrize("command", [["info"], ["score", "--prompt", "Why?", "a"]])
+def test_the_command_says_it_too(command: list[str]) -> None:
+    ended = invoke("http://127.0.0.1:1", *command)
+    assert ended.exit_code == 2
+    assert "must be host:port" in " ".join(ended.stderr.split())
+
+
+# Candidates and prompts ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("candidate", [None, 7, {"text": "a"}, b"bytes"])
+def test_what_is_no_candidate_is_told_with_its_place(candidate: Any) -> None:
+    told = (
+        r"^candidates\[1\] must be a text, or a list or tuple of texts and pictures,"
+        f" not {type(candidate).__name__}$"
+    )
+    with RewardClient("127.0.0.1:1") as client, pytest.raises(TypeError, match=told):
+        client.score("Why?", ["a", candidate])
+
+
+def test_a_part_that_is_no_picture_is_told_with_its_candidate() -> None:
+    with RewardClient("127.0.0.1:1") as client:
+        with pytest.raises(
+            TypeError, match=r"^candidates\[0\]: .*NoneType is not a picture: pass "
+        ):
+            client.score("Why?", [[None]])  # type: ignore[list-item]
+        with pytest.raises(ValueError, match=r"^candidates\[0\]: a picture of no bytes$"):
+            client.score("Why?", [["a", b""]])
+
+
+@pytest.mark.parametrize("prompt", [None, 7, b"bytes"])
+def test_what_is_no_prompt_is_told(prompt: Any) -> None:
+    told = "^the prompt must be a text, or a list or tuple of texts, pictures or messages, not "
+    with RewardClient("127.0.0.1:1") as client, pytest.raises(TypeError, match=told):
+        client.score(prompt, ["a"])
+
+
+def test_a_text_is_not_taken_for_its_letters() -> None:
+    told = r"^candidates must be a list or tuple, not str$"
+    with RewardClient("127.0.0.1:1") as client, pytest.raises(TypeError, match=told):
+        client.score("Why?", "abc")
