@@ -12,10 +12,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import grpc
 import pytest
+from hypothesis import settings
 
 from adjudge.v1 import reward_pb2_grpc
 from adjudge_server.config import Config
 from adjudge_server.serve import Server
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 SEVEN = Path(__file__).parent.parent / "examples" / "images" / "seven.png"
 CROSS = (

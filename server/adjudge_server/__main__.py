@@ -15,10 +15,12 @@ from typing import Any
 from adjudge_server import host_memory
 from adjudge_server.config import Config
 from adjudge_server.hub import is_hub_id
+from adjudge_server.models_file import read_models
 from adjudge_server.observing import logs
 
 HELP = {
-    "listen": "host:port to bind; port 0 takes a free one; beyond this machine only with TLS",
+    "listen": "host:port to bind; port 0 takes a free one; beyond this machine only with TLS; or"
+    " unix:/path of a socket for this user alone",
     "allow_plaintext": "listen beyond this machine without TLS",
     "tls_cert": "PEM file with the server's certificate and those between it and its CA",
     "tls_key": "PEM file with its private key",
@@ -27,9 +29,17 @@ HELP = {
     "admin_tokens": "file with those that open the admin RPCs, and nothing else",
     "closed_health": "health checks need a token too",
     "critic": 'family: "auto", "fake" (no model; numbers without meaning), "llava_onevision",'
-    ' "causal_lm", "sequence_classification"',
+    ' "qwen2_5_vl", "causal_lm", "sequence_classification"',
     "model": "checkpoint directory, or the id of a model on a hub (default: the embedded critic)",
     "name": "what requests call the model (default: after the checkpoint)",
+    "models": "TOML file with several critics and ensembles of them, instead of one",
+    "engine": 'what computes: "in-process", or a running "vllm" that serves the same checkpoint',
+    "engine_url": "where that runs, such as http://127.0.0.1:8000",
+    "engine_model": "what it calls the model (default: the only one it serves)",
+    "engine_key": "file with the key that its --api-key demands",
+    "engine_timeout_seconds": "time for one request to it",
+    "engine_concurrency": "requests to it at a time",
+    "engine_start_seconds": "time to wait for it at the start",
     "device": 'torch device; "auto" is the first GPU or the CPU',
     "dtype": 'torch number type; "auto" is the checkpoint\'s on a GPU, float32 on a CPU',
     "convert_rgb": 'pictures become RGB "first", as in training, or "last", as in the snippet',
@@ -92,6 +102,8 @@ def _formats(text: str) -> tuple[str, ...]:
 
 KINDS: dict[str, Callable[[str], Any]] = {
     "model": _model,
+    "models": Path,
+    "engine_key": Path,
     "templates": Path,
     "audit": _directory,
     "tls_cert": Path,
@@ -125,7 +137,8 @@ def parse(arguments: list[str]) -> Config:
     parser = argparse.ArgumentParser(
         "adjudge-server",
         description="Serve a critic over gRPC.",
-        epilog="adjudge-server verify [the same flags] [--json FILE] checks a critic instead.",
+        epilog="adjudge-server verify [the same flags] [--json FILE] checks a critic instead;"
+        " adjudge-server export writes a LLaVA-Critic as vLLM loads it.",
     )
     return _configured(parser, arguments)[0]
 
@@ -157,7 +170,8 @@ def _prepare(config: Config) -> None:
     # Idle OpenMP threads would otherwise spin on the cores that decode pictures; and a path given
     # as a model must never become a request to a hub.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if config.model is None or not is_hub_id(config.model):
+    models = [critic.model for critic in read_models(config).critics]
+    if not any(model is not None and is_hub_id(model) for model in models):
         os.environ["HF_HUB_OFFLINE"] = "1"
     # Its C library writes a line of its own kind for every handshake that a stranger fails.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
@@ -171,8 +185,13 @@ def _prepare(config: Config) -> None:
 def main() -> None:
     if sys.argv[1:2] == ["verify"]:
         sys.exit(_verify(sys.argv[2:]))
+    if sys.argv[1:2] == ["export"]:
+        sys.exit(_export(sys.argv[2:]))
     config = parse(sys.argv[1:])
-    _prepare(config)
+    try:
+        _prepare(config)
+    except ValueError as error:
+        sys.exit(f"adjudge-server: {error}")
     logs.configure(config.log_format, config.log_level)
     from adjudge_server.serve import serve
 
@@ -180,6 +199,27 @@ def main() -> None:
         asyncio.run(serve(config, partial(print, flush=True)))
     except (ValueError, RuntimeError) as error:
         sys.exit(f"adjudge-server: {error}")
+
+
+def _export(arguments: list[str]) -> str | None:
+    """What went wrong, if anything."""
+    parser = argparse.ArgumentParser(
+        "adjudge-server export",
+        description="Write a checkpoint in the original LLaVA-NeXT layout as vLLM loads it.",
+    )
+    parser.add_argument("--model", type=_directory, required=True, help="checkpoint directory")
+    parser.add_argument("--to", type=_directory, required=True, help="directory to be made")
+    parser.add_argument("--vision-heads", type=int, help=HELP["vision_heads"])
+    options = parser.parse_args(arguments)
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    from adjudge_server.export import export
+
+    try:
+        export(options.model, options.to, options.vision_heads)
+    except (ValueError, OSError) as error:
+        return f"adjudge-server export: {error}"
+    print(f"exported to {options.to}")
+    return None
 
 
 def _verify(arguments: list[str]) -> int:
@@ -190,6 +230,8 @@ def _verify(arguments: list[str]) -> int:
     )
     parser.add_argument("--json", type=Path, help="a file for the same as JSON")
     config, options = _configured(parser, arguments)
+    if config.models is not None:
+        parser.error("--models: one critic is checked at a time; name it by its flags")
     if options.json and (problem := _why_not_writable(options.json)):
         parser.error(f"--json cannot be written: {options.json}: {problem}")
     _prepare(config)

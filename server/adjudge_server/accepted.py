@@ -30,6 +30,8 @@ class Caller:
     """On the batcher's clock."""
     epoch: int | None = None
     """Of the weights that are to answer; None for any."""
+    size: int = 0
+    """Bytes of the request, by which two of one caller are compared; 0 where they are not."""
 
 
 ANYBODY = Caller("")

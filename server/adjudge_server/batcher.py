@@ -18,11 +18,12 @@ accepted fails, and new work is refused.
 """
 
 import logging
+import math
 import sys
 import threading
 import time
 import traceback
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
@@ -38,7 +39,7 @@ from adjudge_server.accepted import (
     is_ours,
     settle,
 )
-from adjudge_server.critic import Prepared, Reading
+from adjudge_server.critic import Prepared, Reading, SomeFailed
 from adjudge_server.errors import (
     AdjudgeError,
     CriticFailure,
@@ -73,7 +74,8 @@ class Batcher(Generic[P]):
     `enough_tokens` beside shared prefixes, which may be known, takes no further request; a turn in
     the queue is as long. None: as many as fit, item by item. `max_queue_tokens`
     bounds what waits; a request that comes to an empty queue is always accepted, or it could never
-    be. `clock` is in seconds.
+    be. Of a queue that is not empty a caller may hold as much as stays free (as in `open_bytes`),
+    so that the greedy leave room for whoever comes anew. `clock` is in seconds.
     """
 
     def __init__(
@@ -102,6 +104,10 @@ class Batcher(Generic[P]):
         """Of what the thread is at."""
         self._busy_since: float | None = None
         self._queued_tokens = 0
+        self._held: Counter[str] = Counter()
+        """Of those tokens, by caller."""
+        self._refused: dict[str, int] = {}
+        """The smallest request of each caller that was refused since something left the queue."""
         self._changed = threading.Condition()
         self._closing = False
         self._refusal: str | None = None
@@ -129,18 +135,27 @@ class Batcher(Generic[P]):
         tokens = sum(w.tokens for w in waiting)
         with self._changed:
             self._check_open()
-            if self._is_full(tokens):
+            if self._is_full(caller.name, tokens):
                 self._drop_cancelled()
-            if self._is_full(tokens):
-                raise QueueFull(
-                    f"{self._queued_tokens} tokens wait already, {self._max_queue_tokens} may",
-                    limit="max_queue_tokens",
-                    maximum=self._max_queue_tokens,
-                )
-            self._queued_tokens += tokens
-            self._queue.add(caller.name, waiting)
-            self._changed.notify()
+            if self._is_full(caller.name, tokens):
+                if caller.size:
+                    smallest = self._refused.get(caller.name, caller.size)
+                    self._refused[caller.name] = min(smallest, caller.size)
+                raise self._full(caller)
+            if waiting:
+                self._queued_tokens += tokens
+                self._held[caller.name] += tokens
+                self._queue.add(caller.name, waiting)
+                self._changed.notify()
         return [w.future for w in waiting]
+
+    def check_room(self, caller: Caller) -> None:
+        """Raises QueueFull where `submit` is about to: where it refused this caller a request that
+        was not larger, and nothing has left the queue since. Before a request is prepared, so that
+        those who are refused do not keep others from being prepared."""
+        with self._changed:
+            if caller.size >= self._refused.get(caller.name, math.inf):
+                raise self._full(caller)
 
     def call(self, function: Callable[[], R], epoch: int | None = None) -> "Future[R]":
         """Runs a function on the model's thread after the batch that runs, before the next but
@@ -193,7 +208,7 @@ class Batcher(Generic[P]):
             self._round = deque()
             self._tasks = deque(task for task in tasks if task.future is None)
             self._queue.keep(lambda _: False)
-            self._queued_tokens = 0
+            self._count()
             self._running = []
             self._changed.notify()
         for future in futures:
@@ -215,13 +230,32 @@ class Batcher(Generic[P]):
         if self._thread.is_alive():
             logger.error("the model's thread hangs, and is left behind:\n%s", self.doing)
 
-    def _is_full(self, tokens: int) -> bool:
-        full = self._queued_tokens + tokens > self._max_queue_tokens
-        return full and tokens > 0 and self._queued_tokens > 0
+    def _full(self, caller: Caller) -> QueueFull:
+        return QueueFull(
+            f"{self._queued_tokens} tokens wait already, {self._held[caller.name]} of them this"
+            f" caller's; {self._max_queue_tokens} may",
+            limit="max_queue_tokens",
+            maximum=self._max_queue_tokens,
+        )
+
+    def _is_full(self, caller: str, tokens: int) -> bool:
+        if tokens == 0 or self._queued_tokens == 0:
+            return False
+        free = self._max_queue_tokens - self._queued_tokens - tokens
+        return free < 0 or self._held[caller] > free
 
     def _drop_cancelled(self) -> None:
         self._queue.keep(lambda waiting: not waiting.future.cancelled())
-        self._queued_tokens = sum(waiting.tokens for waiting in self._queue)
+        self._count()
+
+    def _count(self) -> None:
+        """Anew."""
+        before, self._held = self._held, Counter()
+        for waiting in self._queue:
+            self._held[waiting.caller.name] += waiting.tokens
+        self._queued_tokens = self._held.total()
+        if self._held != before:
+            self._refused.clear()
 
     def _check_open(self) -> None:
         if self._refusal is not None:
@@ -287,13 +321,21 @@ class Batcher(Generic[P]):
                 break
             wanted = self._is_wanted(waiting)
             self._queue.pop(cost if wanted else 0)
-            self._queued_tokens -= waiting.tokens
+            self._release(waiting)
             if wanted:
                 batch.append(waiting)
                 groups.add(waiting.item.group)
                 tokens += cost
                 own_tokens += waiting.item.own_tokens
         return batch
+
+    def _release(self, waiting: "Waiting[P]") -> None:
+        """Its tokens wait no longer."""
+        self._refused.clear()
+        self._queued_tokens -= waiting.tokens
+        self._held[waiting.caller.name] -= waiting.tokens
+        if not self._held[waiting.caller.name]:
+            del self._held[waiting.caller.name]  # names are of connections, which come and go
 
     def _is_enough(self, own_tokens: int) -> bool:
         return self._enough_tokens is not None and own_tokens >= self._enough_tokens
@@ -328,10 +370,10 @@ class Batcher(Generic[P]):
         self._busy_since = started = self._clock()
         failure: BaseException | None = None
         try:
-            readings = list(self._forward([w.item for w in batch]))
+            readings = self._outcomes([w.item for w in batch])
             if len(readings) != len(batch):
                 raise _WrongNumber(f"{len(readings)} readings for {len(batch)} items")
-            is_well = any(reading.is_finite for reading in readings)
+            is_well = any(map(_shows_a_well_critic, readings))
         except BaseException as error:  # a panic in Rust, for one, is no Exception
             logger.exception("the critic failed on a batch of %d", len(batch))
             # Without its traceback, which would keep what the failed pass had allocated.
@@ -343,8 +385,17 @@ class Batcher(Generic[P]):
         if failure is not None:
             return self._answer_after(failure, batch, has_room)
         for waiting, reading in zip(batch, readings, strict=True):
-            settle(waiting.future, Answered(reading, started - waiting.since, seconds))
+            if isinstance(reading, AdjudgeError):
+                fail(waiting.future, error_like(reading))
+            else:
+                settle(waiting.future, Answered(reading, started - waiting.since, seconds))
         return is_well
+
+    def _outcomes(self, items: Sequence[P]) -> "list[Reading | AdjudgeError]":
+        try:
+            return list(self._forward(items))
+        except SomeFailed as failed:
+            return list(failed.outcomes)
 
     def _answer_after(
         self, failure: BaseException, batch: "list[Waiting[P]]", has_room: bool
@@ -372,3 +423,7 @@ def _counted(items: Sequence[Prepared]) -> list[int]:
         tokens.append(item.own_tokens + (0 if item.group in seen else item.shared_tokens))
         seen.add(item.group)
     return tokens
+
+
+def _shows_a_well_critic(outcome: Reading | AdjudgeError) -> bool:
+    return not is_ours(outcome) if isinstance(outcome, AdjudgeError) else outcome.is_finite

@@ -1,9 +1,10 @@
 """Everything that can be set, in one frozen place. Built from flags by `__main__`, passed down."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from adjudge_server.access import rules
+from adjudge_server.access.unix_socket import is_unix, path_of
 from adjudge_server.caches import DEFAULT
 from adjudge_server.families import FAMILIES
 from adjudge_server.preprocessing import FORMATS, MAX_SIDE, ConvertRgb, Exif, SeveralPictures
@@ -19,8 +20,28 @@ MAY_BE_ZERO = (
     "max_feature_bytes",
 )
 CRITICS = ("auto", "fake", *FAMILIES)
+OF_ONE_CRITIC = (
+    "critic",
+    "model",
+    "name",
+    "engine",
+    "engine_url",
+    "engine_model",
+    "engine_key",
+    "device",
+    "dtype",
+    "convert_rgb",
+    "exif",
+    "several_pictures",
+    "vision_heads",
+    "template_set",
+    "templates",
+    "repetition_penalty",
+)
+"""What a file of several critics says of each of them; beside it, a flag would say it of none."""
 CHOICES = {
     "critic": CRITICS,
+    "engine": ("in-process", "vllm"),
     "dtype": ("auto", "float16", "bfloat16", "float32", "float64"),
     "convert_rgb": ("first", "last"),
     "exif": ("apply", "ignore"),
@@ -36,7 +57,8 @@ class Config:
     """See each field. Raises ValueError, naming flag and value, for what makes no sense."""
 
     listen: str = "127.0.0.1:50051"
-    """Address to bind. Port 0 takes a free one. Elsewhere than on loopback only with TLS, or with
+    """Address to bind: host:port, where port 0 takes a free one, or unix:/path of a socket that
+    only this process's user may open. Elsewhere than on this machine only with TLS, or with
     `allow_plaintext`."""
     allow_plaintext: bool = False
     """Whether to listen beyond this machine without TLS."""
@@ -60,6 +82,24 @@ class Config:
     embedded critic."""
     name: str | None = None
     """What requests call the model. None: "embedded", "fake", or the directory's name."""
+    models: Path | None = None
+    """A TOML file with several critics, and ensembles of them, instead of the one that other fields
+    describe; see `models_file`. None: that one."""
+    engine: str = "in-process"
+    """What computes: this process, or a running "vllm" that serves the checkpoint `model`, or the
+    export of it."""
+    engine_url: str | None = None
+    """Where that runs, such as http://127.0.0.1:8000."""
+    engine_model: str | None = None
+    """What it calls the model. None: it serves only one, whose name is the checkpoint's."""
+    engine_key: Path | None = None
+    """File with the key that its `--api-key` demands."""
+    engine_timeout_seconds: float = 60.0
+    """Of one request to it. After that it counts as away."""
+    engine_concurrency: int = 64
+    """Requests to it at a time."""
+    engine_start_seconds: float = 600.0
+    """How long to wait for it at the start; until then health says NOT_SERVING."""
     device: str = "auto"
     """A torch device. "auto": the first GPU, or the CPU."""
     dtype: str = "auto"
@@ -168,7 +208,10 @@ class Config:
             raise ValueError(
                 f"--max-message-bytes {self.max_message_bytes}: gRPC takes 2 GiB at most"
             )
-        _host("--listen", self.listen)
+        if is_unix(self.listen):
+            path_of(self.listen)
+        else:
+            _host("--listen", self.listen)
         if self.metrics_listen is not None:
             host = _host("--metrics-listen", self.metrics_listen)
             if not (rules.is_loopback(host) or self.allow_plaintext):
@@ -183,8 +226,38 @@ class Config:
         rules.check(self)
         if self.enable_admin != bool(self.weights_dir):
             raise ValueError("--enable-admin and --weights-dir: one is of no use without the other")
+        self._check_models()
+        self._check_engine()
         if self.critic == "fake" and self.model is not None:
             raise ValueError(f"--model {self.model}: the fake critic loads nothing")
+
+    def _check_engine(self) -> None:
+        if self.engine == "in-process":
+            if self.engine_url or self.engine_model or self.engine_key:
+                raise ValueError(
+                    "--engine-url, --engine-model and --engine-key go with --engine vllm"
+                )
+            return
+        if not (self.engine_url or "").startswith(("http://", "https://")):
+            raise ValueError(f"--engine-url {self.engine_url}: must be http:// or https://")
+        if self.critic == "fake" or self.model is None:
+            raise ValueError(
+                f"--engine {self.engine}: name the checkpoint that it serves (--model)"
+            )
+        wanted = {"convert_rgb": "first", "several_pictures": "anyres"}
+        for field, value in wanted.items():
+            if (found := getattr(self, field)) != value:
+                flag = field.replace("_", "-")
+                raise ValueError(f"--{flag} {found}: with --engine {self.engine} only {value}")
+
+    def _check_models(self) -> None:
+        if self.models is None:
+            return
+        standard = {field.name: field.default for field in fields(self)}
+        stray = [name for name in OF_ONE_CRITIC if getattr(self, name) != standard[name]]
+        if stray:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in stray)
+            raise ValueError(f"--models {self.models}: the file says what {flags} would say")
 
 
 def _host(flag: str, address: str) -> str:

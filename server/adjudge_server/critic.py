@@ -7,14 +7,14 @@ to it: after this text and these pictures, how probable is each of these answers
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adjudge_server.caches import Memory
 from adjudge_server.content import Role
-from adjudge_server.errors import InputTooLong
+from adjudge_server.errors import AdjudgeError, InputTooLong
 from adjudge_server.images import Picture
 from adjudge_server.templates import Kind, Template
 
@@ -112,6 +112,8 @@ class CriticCard:
     templates: tuple[Template, ...]
     sees_images: bool
     max_input_tokens: int
+    max_tiles: int = 0
+    """Of one picture, the whole one's included; 0 where pictures are not cut into tiles."""
 
     def default_template(self, kind: Kind) -> Template | None:
         return next((t for t in self.templates if t.kind is kind), None)
@@ -131,6 +133,16 @@ class WeightsLost(RuntimeError):
     """A critic's weights are neither the old nor the new ones: it must not be asked."""
 
 
+class SomeFailed(Exception):
+    """Raised by `forward` where items failed, each by itself: asking again in parts is no help."""
+
+    def __init__(self, outcomes: "Sequence[Reading | AdjudgeError]") -> None:
+        """`outcomes`: for each item of the batch in order."""
+        errors = [outcome for outcome in outcomes if isinstance(outcome, AdjudgeError)]
+        super().__init__(f"{len(errors)} of {len(outcomes)} items, one because {errors[0].message}")
+        self.outcomes = outcomes
+
+
 P = TypeVar("P", bound=Prepared)
 
 
@@ -142,12 +154,13 @@ class Critic(Protocol[P]):
     def card(self) -> CriticCard: ...
 
     def prepare(self, queries: Sequence[Query]) -> list[P | InputTooLong]:
-        """Tokens and tiles, one result per query in order."""
+        """Tokens and tiles, one result per query in order. Calls `leaving.check` before each."""
         ...
 
     def forward(self, batch: Sequence[P]) -> list[Reading]:
         """One reading per item in order. A reading does not depend on its batch-mates beyond the
-        noise floor. Non-finite numbers are returned as they are, for the readout to refuse."""
+        noise floor. Non-finite numbers are returned as they are, for the readout to refuse. Raises
+        SomeFailed where it is known which items failed."""
         ...
 
     def forget(self) -> None:
@@ -180,4 +193,18 @@ class Critic(Protocol[P]):
 
         Raises WeightsLost where a failure left a mixture; with any other exception nothing changed.
         """
+        ...
+
+
+@runtime_checkable
+class Remote(Protocol):
+    """A critic whose model runs elsewhere, and may be away."""
+
+    def beat(self) -> None:
+        """Asks whether it is there, and the same as before. Raises where not. From any thread, one
+        at a time."""
+        ...
+
+    def close(self) -> None:
+        """Gives up what is still asked."""
         ...

@@ -2,7 +2,8 @@
 
 Start-time fair queueing on two levels: whoever has been given the fewest tokens comes next, and who
 comes anew begins where the others stand, so that nobody saves up turns, a small request does not
-wait for a large one to end, and none waits for ever. A turn is a quantum of tokens, so that a
+wait for a large one to end, and none waits for ever. A client that had nothing more to ask, and
+comes back while others wait, begins where it stood. A turn is a quantum of tokens, so that a
 request that fits in one is not taken apart. Within a request, in order. Not thread-safe.
 """
 
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+MAX_GONE = 64
+"""Clients that are remembered before it is looked who need not be."""
 
 
 class _Turns(Generic[T]):
@@ -36,8 +39,9 @@ class _Turns(Generic[T]):
         entries = self._heap if self._turn is None else [self._turn, *self._heap]
         return (thing for _, _, thing in entries)
 
-    def join(self, thing: T) -> None:
-        self._push(self._now, thing)
+    def join(self, thing: T, given: float = 0.0) -> None:
+        """`given`: what it had been given when it left, if it is not new."""
+        self._push(max(self._now, given), thing)
 
     @property
     def next(self) -> T:
@@ -56,10 +60,16 @@ class _Turns(Generic[T]):
         self._push(self._now + self._spent, thing)
         return True
 
-    def leave(self) -> None:
-        """Whoever is next has nothing more to do."""
+    def leave(self, amount: float = 0.0) -> float:
+        """Whoever is next has nothing more to do, after that amount. What it has been given."""
         _ = self.next
         self._turn = None
+        return self._now + self._spent + amount
+
+    @property
+    def now(self) -> float:
+        """What those who come anew have been given."""
+        return self._now
 
     def keep(self, wanted: Callable[[T], object]) -> None:
         """Only those."""
@@ -86,6 +96,8 @@ class FairQueue(Generic[T]):
         self._quantum = quantum
         self._turns: _Turns[_Client[T]] = _Turns(quantum)
         self._clients: dict[str, _Client[T]] = {}
+        self._gone: dict[str, float] = {}
+        """What clients had been given when they left, of those who may be back too soon."""
 
     def __bool__(self) -> bool:
         return bool(self._turns)
@@ -101,7 +113,7 @@ class FairQueue(Generic[T]):
             return
         if client not in self._clients:
             self._clients[client] = _Client(client, _Turns(self._quantum))
-            self._turns.join(self._clients[client])
+            self._turns.join(self._clients[client], self._gone.pop(client, 0.0))
         self._clients[client].requests.join(things)
 
     def keep(self, wanted: Callable[[T], bool]) -> None:
@@ -133,6 +145,15 @@ class FairQueue(Generic[T]):
         if client.requests:
             self._turns.charge(cost, may_end=is_between)
         else:
-            self._turns.leave()
+            self._gone[client.name] = self._turns.leave(cost)
             del self._clients[client.name]
+            self._forget_gone()
         return thing
+
+    def _forget_gone(self) -> None:
+        """Those whom everybody has caught up with; all of them where nobody waits."""
+        if not self._clients:
+            self._gone.clear()
+        elif len(self._gone) > 2 * len(self._clients) + MAX_GONE:
+            now = self._turns.now
+            self._gone = {name: given for name, given in self._gone.items() if given > now}

@@ -5,7 +5,8 @@ from typing import Any
 
 Raw = Mapping[str, Any]
 
-FAMILIES = ("llava_onevision", "causal_lm", "sequence_classification")
+FAMILIES = ("llava_onevision", "qwen2_5_vl", "causal_lm", "sequence_classification")
+_SEEING = {"llava_onevision": "LLaVA-OneVision", "qwen2_5_vl": "Qwen2.5-VL"}
 _BY_CLASS = {
     "ForCausalLM": "causal_lm",
     "ForSequenceClassification": "sequence_classification",
@@ -27,11 +28,16 @@ def _architectures(raw: Raw) -> list[str]:
 def check_chosen(family: str, raw: Raw) -> None:
     """Raises ValueError, saying what it is, where a checkpoint is not of the family that a user
     chose; what only its tensors can tell is left to them."""
-    sees = is_original(raw) or str(raw.get("model_type")).startswith("llava")
-    if sees == (family == "llava_onevision"):
+    kind = str(raw.get("model_type"))
+    is_llava = is_original(raw) or kind.startswith("llava")
+    found = "llava_onevision" if is_llava else kind if kind in _SEEING else None
+    if found == (family if family in _SEEING else None):
         return
-    told = ", ".join(_architectures(raw)) or f"model_type {raw.get('model_type')}"
-    kind = "a LLaVA, which sees pictures" if sees else "no LLaVA-OneVision"
+    told = ", ".join(_architectures(raw)) or f"model_type {kind}"
+    if found is None:
+        kind = f"no {_SEEING[family]}"
+    else:
+        kind = f"a {'LLaVA' if is_llava else _SEEING[found]}, which sees pictures"
     raise ValueError(f"--critic {family}: this is {kind}; config.json says {told}")
 
 
@@ -40,6 +46,8 @@ def family_of(raw: Raw) -> str:
     architectures = _architectures(raw) or [f"model_type {raw.get('model_type')}"]
     if is_original(raw) or raw.get("model_type") == "llava_onevision":
         return "llava_onevision"
+    if raw.get("model_type") == "qwen2_5_vl":
+        return "qwen2_5_vl"
     if raw.get("model_type") == "llava":
         tokens = raw.get("image_seq_length", "a fixed number of")
         raise ValueError(

@@ -7,15 +7,26 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Generic, TypeVar
 
+from adjudge_server import leaving
 from adjudge_server.accepted import Answered, Caller
 from adjudge_server.background import as_exception
 from adjudge_server.batcher import Batcher
+from adjudge_server.config import Config
 from adjudge_server.critic import Critic, Prepared, Query, Reading
 from adjudge_server.errors import AdjudgeError, NotReady, WrongEpoch
 from adjudge_server.self_check import SelfCheck
 
 P = TypeVar("P", bound=Prepared)
 R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who answers: a model, by its name, and which weights of it."""
+
+    name: str
+    fingerprint: str
+    epoch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +68,28 @@ class Judge(Generic[P]):
         batcher: Batcher[P],
         pool: Executor,
         self_check: SelfCheck,
+        config: Config,
         weights_epoch: int = 0,
     ) -> None:
+        """`config`: the critic's own."""
         self.critic = critic
         self.card = critic.card
         self.batcher = batcher
         self.self_check = self_check
         self.noise_floor = self_check.noise_floor
+        self.config = config
         self.weights_epoch = weights_epoch
+        self.identity = Identity(critic.card.name, critic.card.fingerprint, weights_epoch)
         self._pool = pool
 
     def moved(self, self_check: SelfCheck, weights_epoch: int) -> "Judge[P]":
         """The judge after the critic's weights moved."""
-        return Judge(self.critic, self.batcher, self._pool, self_check, weights_epoch)
+        return Judge(self.critic, self.batcher, self._pool, self_check, self.config, weights_epoch)
 
     async def aside(self, function: Callable[[], R]) -> R:
-        """Runs CPU work off the event loop. Raises CriticFailure for what is no Exception."""
-        work = partial(as_exception, function)
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        """Runs CPU work off the event loop, until its caller leaves (see `leaving`). Raises
+        CriticFailure for what is no Exception."""
+        return await leaving.run_in(self._pool, partial(as_exception, function))
 
     async def prepare(self, queries: Sequence[Query | AdjudgeError]) -> list[P | AdjudgeError]:
         """Prepares what can be; errors keep their places."""

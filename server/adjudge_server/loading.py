@@ -1,5 +1,6 @@
 """Builds the critic that a configuration names. Heavy imports happen here, when needed."""
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
@@ -16,6 +17,9 @@ from adjudge_server.hub import fetch, is_hub_id, why_no_id
 from adjudge_server.template_sets import AUTO, choose_templates, read_own_templates
 from adjudge_server.templates import Template
 
+FAKE_SECONDS_PER_TOKEN = "ADJUDGE_FAKE_SECONDS_PER_TOKEN"
+"""Environment variable: how long the fake critic sleeps, so that a load behaves as with a model."""
+
 
 def load_critic(config: Config) -> Critic[Any]:
     """Raises ValueError for a checkpoint that is not there or not sound."""
@@ -25,6 +29,7 @@ def load_critic(config: Config) -> Critic[Any]:
             name=config.name or "fake",
             max_input_tokens=config.max_input_tokens,
             templates=choose_templates(config.template_set, ["fake"], own),
+            seconds_per_token=float(os.environ.get(FAKE_SECONDS_PER_TOKEN, "0")),
         )
     directory = directory_of(config)
     try:
@@ -64,7 +69,11 @@ def _load(directory: Path, config: Config, own: Sequence[Template]) -> Critic[An
     family = family_of(raw) if config.critic == "auto" else config.critic
     check_chosen(family, raw)
     if family != "llava_onevision" and config.vision_heads is not None:
-        raise ValueError("--vision-heads is for critics that see pictures")
+        raise ValueError("--vision-heads is for LLaVA-OneVision")
+    if family == "qwen2_5_vl" and config.several_pictures != "anyres":
+        raise ValueError("--several-pictures is for LLaVA-OneVision")
+    if config.engine != "in-process":
+        return _load_remote(directory, raw, family, config, own)
     checkpoint.set_threads(config.threads)
     load = partial(
         _loader(family),
@@ -83,9 +92,39 @@ def _load(directory: Path, config: Config, own: Sequence[Template]) -> Critic[An
         return load()
     templates = choose_templates(config.template_set, _names(directory, raw, config), own)
     load = partial(load, templates=templates, repetition_penalty=config.repetition_penalty)
-    if family == "causal_lm":
+    if family != "llava_onevision":
         return load()
     return load(several_pictures=config.several_pictures, vision_heads=config.vision_heads)
+
+
+def _load_remote(
+    directory: Path, raw: dict[str, Any], family: str, config: Config, own: Sequence[Template]
+) -> Critic[Any]:
+    try:
+        from adjudge_server.critics.vllm import engine, loading
+    except ModuleNotFoundError as error:
+        raise ValueError(f"--engine {config.engine} needs adjudge[vllm] ({error})") from error
+    assert config.engine_url is not None
+    key = config.engine_key.read_text(encoding="utf-8").strip() if config.engine_key else None
+    model = config.model or directory
+    return loading.load(
+        directory,
+        engine.Address(
+            config.engine_url,
+            model=config.engine_model,
+            key=key,
+            timeout_seconds=config.engine_timeout_seconds,
+            concurrency=config.engine_concurrency,
+            start_seconds=config.engine_start_seconds,
+        ),
+        family=family,
+        name=config.name or model.name,
+        model=str(model),
+        max_input_tokens=config.max_input_tokens,
+        templates=choose_templates(config.template_set, _names(directory, raw, config), own),
+        vision_heads=config.vision_heads,
+        repetition_penalty=config.repetition_penalty,
+    )
 
 
 def _loader(family: str) -> Callable[..., Critic[Any]]:

@@ -58,11 +58,6 @@ class Mover:
         self._is_lost = False
         self._turn = asyncio.Lock()
 
-    @property
-    def name(self) -> str:
-        """What requests call the model."""
-        return self._judge.card.name
-
     async def move(self, directory: Path, expected_epoch: int | None = None) -> Moved:
         """Raises WrongEpoch, WeightsRefused, NotReady (draining) or CriticFailure (the weights are
         lost). Cancelled before the exchange, it changes nothing; after that it is too late."""
@@ -98,7 +93,8 @@ class Mover:
                 spare.tensors = {}  # futures, in cycles with each other, would keep them
                 await asyncio.to_thread(give_back)
         logger.info(
-            "weights epoch %d: %s, read in %.1f s, a pause of %.2f s; %s",
+            "%s: weights epoch %d: %s, read in %.1f s, a pause of %.2f s; %s",
+            judge.card.name,
             judge.weights_epoch,
             judge.card.revision,
             seconds,
@@ -111,7 +107,7 @@ class Mover:
         try:
             return self._judge.critic.read_weights(directory)
         except Exception as error:  # a broken file raises whatever its reader raises
-            logger.info("weights are refused: %s", error)
+            logger.info("%s: weights are refused: %s", self._judge.card.name, error)
             refusal = _refused(error)
         gc.collect()  # half a model, in cycles
         give_back()
@@ -129,7 +125,10 @@ class Mover:
             self._is_lost = True
             batcher.epoch += 1
             self._serve(None)
-            logger.exception("the weights are lost; nothing is served until others are loaded")
+            logger.exception(
+                "%s: the weights are lost; nothing is served until others are loaded",
+                critic.card.name,
+            )
             raise CriticFailure("the weights are lost: load others") from error
         self._is_lost = False
         batcher.epoch += 1
@@ -145,7 +144,7 @@ class Mover:
         except Exception as error:
             if self._is_lost:  # there are no old ones
                 raise WeightsLost("nor are the new weights well") from error
-            logger.info("weights are refused: %s", error)
+            logger.info("%s: weights are refused: %s", critic.card.name, error)
             critic.exchange(spare)
             raise _refused(error) from error
 

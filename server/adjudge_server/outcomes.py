@@ -43,11 +43,20 @@ def judged(template: Template, reading: Reading, noise_floor: float) -> Outcome:
 
 
 def score_outcome(
-    outcome: Reward | AdjudgeError, template: Template, *, distribution: bool
+    outcome: Reward | AdjudgeError,
+    template: Template,
+    *,
+    distribution: bool,
+    members: Sequence[Template] = (),
 ) -> pb.ScoreOutcome:
+    """`members`: what those of an ensemble were asked with."""
     if isinstance(outcome, AdjudgeError):
         return pb.ScoreOutcome(error=wire.write_error(outcome))
-    return pb.ScoreOutcome(reward=wire.write_reward(outcome, template, distribution=distribution))
+    reward = wire.write_reward(outcome, template, distribution=distribution)
+    for member, asked in zip(outcome.members, members, strict=True):
+        said = wire.write_reward(member.reward, asked, distribution=distribution)
+        reward.members.add(model=member.model, reward=said)
+    return pb.ScoreOutcome(reward=reward)
 
 
 def compare_outcome(outcome: Comparison | AdjudgeError) -> pb.CompareOutcome:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+from adjudge_server import leaving
 from adjudge_server.content import Candidate, Pair, Part, Question, Role, WireImage
 from adjudge_server.critic import CriticCard, Query, Turn
 from adjudge_server.errors import (
@@ -49,6 +50,7 @@ class Asked:
     """See `Query`."""
 
     def query(self, candidates: dict[str, str]) -> Query:
+        leaving.check()
         rendered = self.template.render({**self.slots, "prompt": self.text, **candidates})
         digests = [picture.digest for picture in self.pictures]
         turns = [[turn.role.value, turn.text] for turn in self.turns]
@@ -286,6 +288,7 @@ def _limit(field: str, name: str, maximum: int, actual: int) -> LimitExceeded:
 
 
 def _located(field: str, read: ReadPicture, image: WireImage) -> Picture:
+    leaving.check()
     try:
         return read(image)
     except AdjudgeError as error:

@@ -30,6 +30,19 @@ class Reward:
     opening_mass: float | None
     distribution: tuple[float, ...]
     """Probability of each of the template's answers given that one of them is spoken."""
+    member_spread: float | None = None
+    """Standard deviation over the members of an ensemble, on their common scale; see `combining`.
+    None, like the members, for critics."""
+    members: "tuple[MemberReward, ...]" = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MemberReward:
+    """What one member of an ensemble said."""
+
+    model: str
+    reward: Reward
+    """In its own units."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import Enum
-from typing import Any, TypeVar
+from typing import Any
 
+from adjudge_server import toml_tables
 from adjudge_server.templates import (
     CANDIDATE_SLOTS,
     SLOTS,
@@ -28,17 +28,14 @@ from adjudge_server.templates import (
     Template,
     VerdictPlace,
 )
+from adjudge_server.toml_tables import Table
 
 MAX_VERSION = 2**31 - 1
 MAX_SCORE = 10**6
 MIN_MASS = -1e9
 """Nats: lower than any text's."""
 _NEEDED_SLOTS = {Kind.POINTWISE: {"candidate"}, Kind.PAIRWISE: {"first", "second"}}
-_NO_DEFAULT = object()
 _WORD = re.compile(r"\{\{([A-Za-z_]\w*)\}\}|\{([A-Za-z_]\w*)\}")
-
-T = TypeVar("T")
-E = TypeVar("E", bound=Enum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,61 +55,37 @@ def parse(source: str) -> TemplateFile:
     tables = document.pop("template", None)
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise ValueError("templates are written as [[template]] tables; there are none")
-    top = _Table(document)
-    models = top.take("models", _texts, [])
-    not_models = top.take("not_models", _texts, [])
+    top = Table(document)
+    models = top.take("models", toml_tables.texts, [])
+    not_models = top.take("not_models", toml_tables.texts, [])
     top.check_is_empty("outside of [[template]] tables")
     return TemplateFile(models, not_models, tuple(_template(table) for table in tables))
 
 
 def _template(table: Mapping[str, Any]) -> Template:
     try:
-        return _build(_Table(table))
+        return _build(Table(table))
     except ValueError as error:
         raise ValueError(f"template {table.get('name')!r}: {error}") from error
 
 
-class _Table:
-    """A table of the file, from which keys are taken one by one; each complaint names its key."""
-
-    def __init__(self, table: Mapping[str, Any]) -> None:
-        self._left = dict(table)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._left
-
-    def take(self, key: str, read: Callable[[Any], T], default: object = _NO_DEFAULT) -> T:
-        """What `read` makes of the value, or of the default, without which the key is needed."""
-        value = self._left.pop(key, default)
-        if value is _NO_DEFAULT:
-            raise ValueError(f"the key {key!r} is missing")
-        try:
-            return read(value)
-        except ValueError as error:
-            raise ValueError(f"{key}: {error}") from error
-
-    def check_is_empty(self, where: str = "") -> None:
-        if self._left:
-            raise ValueError(f"unknown keys {sorted(self._left)} {where}".rstrip())
-
-
-def _build(table: _Table) -> Template:
-    kind = table.take("kind", _one_of(Kind))
-    reward = table.take("reward", _one_of(RewardKind), "expected")
+def _build(table: Table) -> Template:
+    kind = table.take("kind", toml_tables.one_of(Kind))
+    reward = table.take("reward", toml_tables.one_of(RewardKind), "expected")
     template = Template(
-        name=table.take("name", _name),
-        version=table.take("version", _integer(1, MAX_VERSION)),
+        name=table.take("name", toml_tables.name),
+        version=table.take("version", toml_tables.integer(1, MAX_VERSION)),
         kind=kind,
         text=table.take("text", _text_with_slots),
-        opening=table.take("opening", _text),
+        opening=table.take("opening", toml_tables.text),
         answers=_answers(kind, reward, table),
         terminators=table.take("terminators", _wordings),
-        min_opening_mass=table.take("min_opening_mass", _number(MIN_MASS, 0.0), -4.0),
-        min_valid_mass=table.take("min_valid_mass", _number(0.0, 1.0), 0.5),
+        min_opening_mass=table.take("min_opening_mass", toml_tables.number(MIN_MASS, 0.0), -4.0),
+        min_valid_mass=table.take("min_valid_mass", toml_tables.number(0.0, 1.0), 0.5),
         readouts=table.take("readouts", _readouts, ["direct", "after-critique"]),
-        other_openings=table.take("other_openings", _texts, []),
-        after=table.take("after", _text, ""),
-        verdict=table.take("verdict", _one_of(VerdictPlace), "first"),
+        other_openings=table.take("other_openings", toml_tables.texts, []),
+        after=table.take("after", toml_tables.text, ""),
+        verdict=table.take("verdict", toml_tables.one_of(VerdictPlace), "first"),
         reward=reward,
     )
     table.check_is_empty()
@@ -135,9 +108,11 @@ def _check(template: Template) -> None:
         )
 
 
-def _answers(kind: Kind, reward: RewardKind, table: _Table) -> tuple[Answer, ...]:
+def _answers(kind: Kind, reward: RewardKind, table: Table) -> tuple[Answer, ...]:
     if reward is RewardKind.SCALAR:
         raise ValueError("reward: only a critic with a scalar head has scalar ones, without a file")
+    if reward is RewardKind.ENSEMBLE:
+        raise ValueError("reward: only ensembles have such ones, and they are no templates")
     if reward is RewardKind.LOG_ODDS:
         if kind is Kind.PAIRWISE:
             raise ValueError("reward: only pointwise templates have one")
@@ -152,19 +127,6 @@ def _answers(kind: Kind, reward: RewardKind, table: _Table) -> tuple[Answer, ...
 # What values are ----------------------------------------------------------------------------------
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not text")
-    return value
-
-
-def _name(value: object) -> str:
-    name = _text(value)
-    if not name.strip() or not name.isprintable():
-        raise ValueError(f"{name!r} is empty or not printable")
-    return name
-
-
 def _text_with_slots(value: object) -> str:
     def checked(match: re.Match[str]) -> str:
         escaped, plain = match.groups()
@@ -177,60 +139,20 @@ def _text_with_slots(value: object) -> str:
             )
         return f"{{{escaped}}}"
 
-    return _WORD.sub(checked, _text(value))
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list):  # a string is no list of letters
-        raise ValueError(f"{value!r} is not a list of texts")
-    return tuple(map(_text, value))
+    return _WORD.sub(checked, toml_tables.text(value))
 
 
 def _wordings(value: object) -> tuple[str, ...]:
-    texts = _texts(value)
+    texts = toml_tables.texts(value)
     if "" in texts:
         raise ValueError("an empty text says nothing")
     return texts
 
 
 def _readouts(value: object) -> tuple[Readout, ...]:
-    if not (texts := _texts(value)):
+    if not (texts := toml_tables.texts(value)):
         raise ValueError("there must be one")
-    return tuple(map(_one_of(Readout), texts))
-
-
-def _one_of(kind: type[E]) -> Callable[[object], E]:
-    def read(value: object) -> E:
-        for member in kind:
-            if member.value == value:
-                return member
-        raise ValueError(f"{value!r} is none of {', '.join(member.value for member in kind)}")
-
-    return read
-
-
-def _integer(lowest: int, highest: int) -> Callable[[object], int]:
-    def read(value: object) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
-            raise ValueError(f"{_shown(value)} is not an integer from {lowest} to {highest}")
-        return value
-
-    return read
-
-
-def _number(lowest: float, highest: float) -> Callable[[object], float]:
-    def read(value: object) -> float:
-        number = value if isinstance(value, int | float) and not isinstance(value, bool) else None
-        if number is None or not lowest <= number <= highest:  # nan is not, either
-            raise ValueError(f"{_shown(value)} is not a number from {lowest:g} to {highest:g}")
-        return float(number)
-
-    return read
-
-
-def _shown(value: object) -> str:
-    # Python refuses to write out very long integers.
-    return "that" if isinstance(value, int) and abs(value) > 10**100 else repr(value)
+    return tuple(map(toml_tables.one_of(Readout), texts))
 
 
 # What answers are ---------------------------------------------------------------------------------
@@ -239,8 +161,8 @@ def _shown(value: object) -> str:
 def _scale(value: object) -> range:
     if not isinstance(value, dict):
         raise ValueError(f"{value!r} is no table with `lowest` and `highest`")
-    table = _Table(value)
-    score = _integer(-MAX_SCORE, MAX_SCORE)
+    table = Table(value)
+    score = toml_tables.integer(-MAX_SCORE, MAX_SCORE)
     lowest, highest = table.take("lowest", score), table.take("highest", score)
     table.check_is_empty()
     if not lowest < highest:
@@ -274,7 +196,7 @@ def _verdicts(*needed: str, optional: str = "") -> Callable[[object], tuple[Answ
     def read(value: object) -> tuple[Answer, ...]:
         if not isinstance(value, dict):
             raise ValueError(f"{value!r} is no table of the wordings of {', '.join(needed)}")
-        table = _Table(value)
+        table = Table(value)
         labels = [*needed, *([optional] if optional in table else [])]
         answers = tuple(Answer(label, table.take(label, wordings)) for label in labels)
         table.check_is_empty()

@@ -37,6 +37,8 @@ class RewardKind(Enum):
     SCALAR = "scalar"
     """What a scalar head gives, in its own unit, without a range. There are no answers, and the
     critic reads the conversation as its own chat template lays it out."""
+    ENSEMBLE = "ensemble"
+    """What an ensemble makes of its members' rewards. Nobody is asked with such a template."""
 
 
 class VerdictPlace(Enum):

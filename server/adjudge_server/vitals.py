@@ -1,9 +1,11 @@
 """Whether a critic that was well when it was loaded still is: watched from a thread of its own.
 
-Three things can befall it. It fails: of several batches in a row nothing came. That alone proves
+Four things can befall it. It fails: of several batches in a row nothing came. That alone proves
 nothing, for one caller may send the same poison again and again; so it is asked the first question
 of the self-check, and only if it fails at that, health says so, until it answers again. It hangs:
 one pass of the model does not end. Or its thread has died. Then the server reports it, or exits.
+Or its model runs elsewhere, and is away: it is asked again and again whether it is back, and then
+the first question, before health says so.
 """
 
 import logging
@@ -26,12 +28,15 @@ SUSPICIOUS = 3
 PROBE_SECONDS = 5.0
 """Between the ends of two questions to a critic that fails."""
 TICK_SECONDS = 0.25
+BEAT_SECONDS = 2.0
+"""Between two questions to a model elsewhere whether it is there."""
 EXIT_STATUS = 70
 """EX_SOFTWARE of sysexits.h."""
 
 
 class State(Enum):
     WELL = "the critic is well"
+    AWAY = "the critic's engine is away"
     FAILING = "the critic fails at whatever it is asked"
     STUCK = "the model's thread is stuck"
     DEAD = "the model's thread has died"
@@ -46,16 +51,23 @@ class Vitals:
         ask_first: Callable[[bool], None],
         tell: Callable[[], None],
         *,
+        name: str = "",
+        beat: Callable[[], None] | None = None,
         watchdog_seconds: float,
         exits: bool,
     ) -> None:
         """`ask_first` puts the first question on the model's thread and raises where it is not
         answered; its argument is whether to forget everything first. `tell` is called on this
-        thread when `state` has changed. `watchdog_seconds` 0: nothing ever counts as stuck."""
+        thread when `state` has changed. `name`: of the critic, for the log. `beat` raises where the
+        model, elsewhere, is away. `watchdog_seconds` 0: nothing ever counts as stuck."""
         self.state = State.WELL
         self._batcher = batcher
         self._ask_first = ask_first
         self._tell = tell
+        self._name = name
+        self._beat = beat
+        self._beaten = time.monotonic()
+        self._misses_beat = False
         self._watchdog_seconds = watchdog_seconds
         self._exits = exits
         self._probe: Future[None] | None = None
@@ -87,8 +99,38 @@ class Vitals:
         else:
             self._look_for_failures()
 
+    def _is_away(self) -> bool:
+        """Also when it is back, until it has answered the first question again."""
+        if self._beat is not None and time.monotonic() - self._beaten >= BEAT_SECONDS:
+            self._misses_beat = self._is_missed(self._beat)
+            self._beaten = time.monotonic()
+        if self._misses_beat:
+            self._probe = None
+            return True
+        if self.state is not State.AWAY:
+            return False
+        if self._probe is None:
+            self._probe = self._batcher.call(lambda: self._ask_first(False))
+        elif self._probe.done() and self._probe.exception() is None:
+            self._probe = None
+            return False
+        elif self._probe.done() and self._may_probe():
+            self._probe, self._probed = None, time.monotonic()
+        return True
+
+    def _is_missed(self, beat: Callable[[], None]) -> bool:
+        try:
+            beat()
+        except Exception as error:
+            if self.state is not State.AWAY:
+                logger.warning("%s: %s", self._name, error)
+            return True
+        return False
+
     def _look_for_failures(self) -> None:
-        if self._probe is not None:
+        if self._is_away():
+            self._enter(State.AWAY)
+        elif self._probe is not None:
             if not self._probe.done():
                 return
             has_failed = self._probe.exception() is not None
@@ -108,10 +150,10 @@ class Vitals:
             return
         self.state = state
         if state is State.WELL:
-            logger.warning("health: SERVING; %s again", state.value)
+            logger.warning("health: SERVING; %s again: %s", state.value, self._name)
         else:
             doing = f":\n{self._batcher.doing}" if state is State.STUCK else ""
-            logger.error("health: NOT_SERVING; %s%s", state.value, doing)
+            logger.error("health: NOT_SERVING; %s: %s%s", state.value, self._name, doing)
         if state in (State.STUCK, State.DEAD):
             if self._exits:
                 _exit(f"{state.value}, and --on-stuck says exit")

@@ -27,7 +27,8 @@ MAX_MESSAGE_CHARACTERS = 500
 MAX_METADATA_CHARACTERS = 200
 """Trailers over 8 KiB are replaced by gRPC with an error of its own; a name that a caller made up
 must not cost it the error that says so."""
-Request = pb.ScoreCandidatesRequest | pb.CompareCandidatesRequest | pb.CritiqueCandidatesRequest
+PairsRequest = pb.CompareCandidatesRequest | pb.CritiqueCandidatesRequest
+Request = pb.ScoreCandidatesRequest | PairsRequest
 
 _ROLES = {
     pb.ROLE_SYSTEM: Role.SYSTEM,
@@ -52,6 +53,7 @@ _REWARD_KINDS = {
     RewardKind.EXPECTED: pb.REWARD_KIND_EXPECTED_SCORE,
     RewardKind.LOG_ODDS: pb.REWARD_KIND_LOG_ODDS,
     RewardKind.SCALAR: pb.REWARD_KIND_SCALAR,
+    RewardKind.ENSEMBLE: pb.REWARD_KIND_ENSEMBLE,
 }
 _VERDICT_PLACES = {
     VerdictPlace.START: pb.VERDICT_PLACE_START,
@@ -78,7 +80,7 @@ def read_candidates(request: Request) -> list[Candidate | AdjudgeError]:
     return [_candidate(c, f"candidates[{i}]") for i, c in enumerate(request.candidates)]
 
 
-def read_pairs(request: pb.CompareCandidatesRequest | pb.CritiqueCandidatesRequest) -> list[Pair]:
+def read_pairs(request: PairsRequest) -> list[Pair]:
     return [Pair(pair.first, pair.second) for pair in request.pairs]
 
 
@@ -137,6 +139,7 @@ def write_reward(reward: Reward, template: Template, *, distribution: bool) -> p
         standard_deviation=reward.standard_deviation,
         valid_mass=reward.valid_mass,
         opening_mass=reward.opening_mass,
+        member_spread=reward.member_spread,
         distribution=[
             pb.AnswerProbability(answer=label, probability=probability)
             for label, probability in zip(labels, reward.distribution, strict=False)
@@ -159,6 +162,7 @@ def write_comparison(comparison: Comparison) -> pb.Comparison:
 
 
 def write_template(template: Template) -> pb.Template:
+    """Of a critic."""
     scores = template.scores
     return pb.Template(
         name=template.name,

@@ -192,15 +192,88 @@ def test_a_prefix_shared_across_requests_is_counted_once() -> None:
 def test_a_request_that_does_not_fit_is_refused_whole() -> None:
     model = Model()
     with batching(model, max_queue_tokens=10) as batcher, held(batcher):
-        batcher.submit(items("a", 6))
+        batcher.submit(items("a", 6), Caller("one"))
         with pytest.raises(QueueFull) as refused:
-            batcher.submit(items("bc", 3))
+            batcher.submit(items("bc", 3), Caller("another"))
         assert refused.value.metadata["maximum"] == "10"
         assert batcher.queued_tokens == 6
-        batcher.submit(items("d", 4))
+        batcher.submit(items("d", 4), Caller("another"))
         assert batcher.queued_tokens == 10
     assert model.batches == [["a", "d"]]
     assert batcher.queued_tokens == 0
+
+
+@given(st.integers(1, 5), st.integers(1, 40))
+@settings(max_examples=30, deadline=None)
+def test_however_greedy_others_are_there_is_room_for_who_comes_anew(
+    num_greedy: int, tokens: int
+) -> None:
+    """Each of n takes what it can get, which leaves 1 / (n + 1) of the queue."""
+    with batching(Model(), max_queue_tokens=1000) as batcher, held(batcher):
+        refused: set[int] = set()
+        while len(refused) < num_greedy:
+            for greedy in range(num_greedy):
+                try:
+                    batcher.submit(items("a", tokens), Caller(f"greedy {greedy}"))
+                except QueueFull:
+                    refused.add(greedy)
+        before = batcher.queued_tokens
+        assert before > 1000 / 2 - 2 * tokens
+        batcher.submit(items("b", 1000 // (num_greedy + 1) - tokens), Caller("new"))
+        assert batcher.queued_tokens > before or 1000 // (num_greedy + 1) == tokens
+
+
+def test_what_a_caller_holds_is_given_back_however_it_ends() -> None:
+    model = Model({"d": ValueError("bad")})
+    caller = Caller("a caller", deadline=0.0)
+    with batching(model, max_queue_tokens=100) as batcher:
+        with held(batcher):
+            cancelled, *_ = batcher.submit(items("abc", 3), Caller("a caller"))
+            cancelled.cancel()
+            batcher.submit(items("d", 3), Caller("another"))
+            batcher.submit(items("e", 3), caller)
+        batcher.call(lambda: None).result(PATIENCE)
+        batcher.call(lambda: None).result(PATIENCE)
+        assert (batcher.queued_tokens, batcher._held) == (0, {})
+        with pytest.raises(CriticFailure), held(batcher):
+            batcher.submit(items("f", 3), caller)
+            batcher.abandon(CriticFailure("over"), refusal="over")
+        assert (batcher.queued_tokens, batcher._held) == (0, {})
+
+
+def test_who_was_refused_is_refused_at_once_until_something_has_left_the_queue() -> None:
+    def caller(name: str, size: int) -> Caller:
+        return Caller(name, size=size)
+
+    with batching(Model(), max_queue_tokens=10) as batcher:
+        with held(batcher):
+            batcher.submit(items("a", 8), caller("one", 800))
+            batcher.check_room(caller("one", 800))
+            for size in (300, 200, 400):
+                with pytest.raises(QueueFull):
+                    batcher.submit(items("b", 3), caller("one", size))
+            for size in (200, 201, 900):
+                with pytest.raises(QueueFull) as refused:
+                    batcher.check_room(caller("one", size))
+                assert refused.value.metadata["maximum"] == "10"
+            batcher.check_room(caller("one", 199))
+            batcher.check_room(caller("another", 900))
+            with pytest.raises(QueueFull):  # one that is not compared
+                batcher.submit(items("b", 3), caller("third", 0))
+            batcher.check_room(caller("third", 1))
+        batcher.call(lambda: None).result(PATIENCE)
+        batcher.call(lambda: None).result(PATIENCE)
+        batcher.check_room(caller("one", 200))
+
+
+def test_what_is_dropped_makes_room_for_who_was_refused() -> None:
+    with batching(Model(), max_queue_tokens=10) as batcher, held(batcher):
+        (given_up,) = batcher.submit(items("a", 8), Caller("one", size=800))
+        with pytest.raises(QueueFull):
+            batcher.submit(items("b", 3), Caller("two", size=300))
+        given_up.cancel()
+        batcher.submit(items("c", 9), Caller("three", size=900))
+        batcher.check_room(Caller("two", size=300))
 
 
 def test_an_empty_queue_accepts_any_request() -> None:

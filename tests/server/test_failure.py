@@ -119,7 +119,7 @@ def health_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 def holds_nothing(server: Server) -> bool:
     service = server._service
     is_idle = server.open_bytes.total == service.open_critiques == queued(server) == 0
-    return is_idle and service._writing._value == server.config.max_open_critiques
+    return is_idle and service._critiques._writing._value == server.config.max_open_critiques
 
 
 # Health -------------------------------------------------------------------------------------------
@@ -165,11 +165,11 @@ def test_what_is_off_format_is_no_failure_of_the_critic(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adjudge_server.critics.fake.OPENING_MASS", -10.0)
-    assert server._batcher is not None
+    assert server.models.critics[0].batcher is not None
     with stub(server) as service:
         for _ in range(vitals.SUSPICIOUS + 1):
             assert reasons(scores(service, "a")) == ["OFF_FORMAT"]
-            assert server._batcher.failures_in_a_row == 0
+            assert server.models.critics[0].batcher.failures_in_a_row == 0
 
 
 # A thread that hangs, or has died -----------------------------------------------------------------
@@ -223,13 +223,13 @@ def test_when_the_models_thread_has_died_nobody_waits_and_everybody_is_told(
     from adjudge_server.config import Config
 
     with running(Config(listen="127.0.0.1:0", critic="fake", drain_seconds=5.0)) as server:
-        assert server._batcher is not None
+        assert server.models.critics[0].batcher is not None
 
         def die() -> None:
             raise SystemExit
 
         with stub(server) as service:
-            monkeypatch.setattr(server._batcher, "_take_batch", die)
+            monkeypatch.setattr(server.models.critics[0].batcher, "_take_batch", die)
             assert reasons(scores(service, "a", "b")) == ["CRITIC_FAILURE"] * 2
             for request in (score_request("a"), critique_request("a")):
                 assert refusal(service, request).reason == "NOT_READY"
@@ -368,7 +368,7 @@ def test_out_of_memory_while_a_picture_is_decoded_costs_that_request(
 
     with stub(server) as service:
         with monkeypatch.context() as full:
-            full.setattr(server._service, "_decode", decode)
+            full.setattr("adjudge_server.asking.decode", decode)
             assert refusal(service, request).reason == "CRITIC_FAILURE"
             assert rewards(service, "a"), "others are answered"
         assert service.ScoreCandidates(request).outcomes[0].HasField("reward")

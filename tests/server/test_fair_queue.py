@@ -2,10 +2,10 @@
 
 from collections import Counter
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adjudge_server.fair_queue import FairQueue
+from adjudge_server.fair_queue import MAX_GONE, FairQueue
 
 Thing = tuple[str, int, int, int]
 """Client, request, place in the request, cost."""
@@ -83,6 +83,36 @@ def test_who_comes_later_has_no_turns_saved_up(head_start: int) -> None:
     queue.add("new", [("new", 1, place, 1) for place in range(100)])
     following = Counter(queue.pop(1)[0] for _ in range(20))
     assert abs(following["old"] - following["new"]) <= 2
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(1, 4), QUANTA)
+@settings(deadline=None)
+def test_who_comes_back_as_soon_as_it_is_served_gets_no_more_than_who_waits(
+    costs: list[int], num_others: int, quantum: int
+) -> None:
+    """A client that has one request at a time, and asks again at once, beside others with much."""
+    others = [str(number) for number in range(num_others)]
+    queue: FairQueue[Thing] = FairQueue(quantum)
+    for number, client in enumerate(others):
+        queue.add(client, [(client, number, place, 3) for place in range(300)])
+    given_to: Counter[str] = Counter()
+    for number in range(num_others, 150):
+        if all(thing[0] != "back" for thing in queue):
+            queue.add("back", [("back", number, place, c) for place, c in enumerate(costs)])
+        thing = queue.pop(queue.next[3])
+        given_to[thing[0]] += thing[3]
+    amounts = [given_to[client] for client in ("back", *others)]
+    assert max(amounts) - min(amounts) <= 9 + 2 * max(quantum, sum(costs))
+
+
+def test_clients_that_are_gone_for_good_are_forgotten() -> None:
+    queue: FairQueue[Thing] = FairQueue(5)
+    queue.add("always", [("always", 0, place, 1) for place in range(3000)])
+    for number in range(1000):
+        queue.add(f"once {number}", [(f"once {number}", number, 0, 1)])
+        queue.pop(queue.next[3])
+        queue.pop(queue.next[3])
+    assert len(queue._gone) <= 2 * len(queue._clients) + MAX_GONE
 
 
 def test_a_small_request_of_the_same_client_does_not_wait_for_its_large_one() -> None:

@@ -31,6 +31,7 @@ from adjudge_server.templates import Kind, Template
 from adjudge_server.tokenization import TextTokenizer
 from tests.golden.test_golden import GOLDEN
 from tests.server import checkpoints
+from tests.server.qwen2_5_vl_checkpoints import write_qwen2_5_vl
 
 EXAMPLES = 2000
 """Hostile texts for each family, over all its templates."""
@@ -92,6 +93,13 @@ def causal_lm() -> Family:
 
 
 @cache
+def qwen2_5_vl() -> Family:
+    with TemporaryDirectory() as folder:
+        directory = write_qwen2_5_vl(Path(folder))
+        return Family.of(load_critic(Config(model=directory)), directory / "tokenizer.json")
+
+
+@cache
 def sequence_classification() -> Family:
     return text_model(scalar=True)
 
@@ -99,6 +107,7 @@ def sequence_classification() -> Family:
 FAMILIES: dict[str, Callable[[], Family]] = {
     "embedded": embedded,
     "original": original,
+    "qwen2_5_vl": qwen2_5_vl,
     "causal_lm": causal_lm,
     "sequence_classification": sequence_classification,
 }

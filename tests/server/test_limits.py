@@ -1,13 +1,17 @@
 """Limits of the whole server: each is told by GetModel, has a flag, and is refused by name."""
 
 import asyncio
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
+from importlib.resources import files
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from adjudge_reranker import AsyncRewardClient, RequestRefused, RewardClient
@@ -15,6 +19,7 @@ from adjudge_reranker.errors import ErrorReason, RewardError, error_from_rpc
 from adjudge_reranker.model_info import Limits
 from adjudge_server.__main__ import parse
 from adjudge_server.config import Config
+from adjudge_server.critics.anyres import Geometry, layout, tiles
 from adjudge_server.serve import Server
 from tests.conftest import Launch, stub
 from tests.server.test_service import (
@@ -34,7 +39,12 @@ from tests.server.test_service import (
     wait_until,
 )
 
-FLAGS = {limit.name: f"--{limit.name.replace('_', '-')}" for limit in fields(Limits)}
+OF_THE_CHECKPOINT = {"max_tiles"}
+FLAGS = {
+    limit.name: f"--{limit.name.replace('_', '-')}"
+    for limit in fields(Limits)
+    if limit.name not in OF_THE_CHECKPOINT
+}
 
 
 @pytest.mark.parametrize("limit", FLAGS)
@@ -45,6 +55,35 @@ def test_every_limit_has_a_flag_and_a_default_and_is_told(limit: str, launch: La
     assert told != getattr(Config(), limit)
     with RewardClient(f"127.0.0.1:{launch(critic='fake', **{limit: told}).port}") as client:
         assert getattr(client.model().limits, limit) == told
+
+
+# Tiles --------------------------------------------------------------------------------------------
+
+PUBLISHED = tuple((384 * across, 384 * down) for across in range(1, 7) for down in range(1, 7))
+"""Grids of the published LLaVA-OneVision checkpoints."""
+
+
+@given(st.integers(1, 100_000), st.integers(1, 100_000))
+def test_no_picture_is_cut_into_more_tiles_than_the_grids_allow(width: int, height: int) -> None:
+    geometry = Geometry(tile=384, patch=14, grids=PUBLISHED)
+    across, down = layout((width, height), geometry).grid_tiles
+    assert 1 + across * down <= geometry.most_tiles == 37
+
+
+def test_the_largest_grid_is_reached() -> None:
+    geometry = Geometry(tile=384, patch=14, grids=PUBLISHED)
+    picture = Image.new("RGB", (3000, 3000))
+    assert len(tiles(picture, geometry)) == geometry.most_tiles
+
+
+def test_the_bound_of_the_checkpoint_is_told(embedded_server: Server, address: str) -> None:
+    config = json.loads((files("adjudge_server") / "embedded" / "config.json").read_text())
+    side = config["vision_config"]["image_size"]
+    expected = 1 + max(h * w for h, w in config["image_grid_pinpoints"]) // side**2
+    with RewardClient(f"127.0.0.1:{embedded_server.port}") as client:
+        assert client.model().limits.max_tiles == expected
+    with RewardClient(address) as client:
+        assert client.model().limits.max_tiles == 0, "the fake critic cuts nothing"
 
 
 # Bytes of one message -----------------------------------------------------------------------------

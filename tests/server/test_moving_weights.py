@@ -35,6 +35,7 @@ from adjudge_server.critics import checkpoint
 from adjudge_server.serve import ADMIN, SERVICE, Server
 from tests.conftest import SEVEN, Launch, stub
 from tests.server.checkpoints import tiny_tokenizer, write_checkpoint, write_text_model
+from tests.server.qwen2_5_vl_checkpoints import write_qwen2_5_vl
 from tests.server.test_service import (
     Failure,
     busy,
@@ -97,6 +98,12 @@ def transformers_layout(directory: Path) -> Path:
     return write_checkpoint(directory / "llava", tiny_tokenizer(), grids=[[56, 112], [112, 56]])
 
 
+def qwen2_5_vl(directory: Path) -> Path:
+    flat = write_qwen2_5_vl(directory / "flat")
+    # What answers say must show in margins, too.
+    return changed(flat, "qwen", lambda name, tensor: tensor * 4 if "norm" in name else tensor)
+
+
 def causal_lm(directory: Path) -> Path:
     return write_text_model(directory / "text", "qwen2")
 
@@ -109,7 +116,7 @@ def scalar(directory: Path) -> Path:
     return write_text_model(directory / "scalar", "llama", scalar=True)
 
 
-FAMILIES = [embedded, original, transformers_layout, causal_lm, tied, scalar]
+FAMILIES = [embedded, original, transformers_layout, qwen2_5_vl, causal_lm, tied, scalar]
 
 
 def changed(
@@ -162,7 +169,7 @@ class Setup:
             self.asks_with = {"templates": templates}
         if family is original:
             self.asks_with["vision_heads"] = 4  # which no file says
-        self.sees = family in (embedded, original, transformers_layout)
+        self.sees = family in (embedded, original, transformers_layout, qwen2_5_vl)
         self.compares = family is not scalar
         self._launch = launch
         self.directory = directory

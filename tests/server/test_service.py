@@ -355,7 +355,7 @@ def test_a_margin_under_the_noise_floor_is_flagged_and_not_rewritten(
 ) -> None:
     (quiet,) = comparisons(service, "a", "b", pairs=[(0, 1)])
     loud = SelfCheck(abs(quiet.margin) + 1e-6, batched_difference=0.0, prefers_right=None)
-    monkeypatch.setattr("adjudge_server.serve.check", lambda critic: loud)
+    monkeypatch.setattr("adjudge_server.resident.check", lambda critic: loud)
     with stub(launch(critic="fake")) as noisy_service:
         (noisy,) = comparisons(noisy_service, "a", "b", pairs=[(0, 1)])
     assert (quiet.within_noise, noisy.within_noise) == (False, True)

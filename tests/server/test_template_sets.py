@@ -60,6 +60,9 @@ def own(tmp_path: Path) -> Path:
         (["LLaVA-Critic-R1-7B"], "llava-critic-r1"),
         (["0f5a", "llava-critic-r1-7b-plus"], "llava-critic-r1"),
         (["checkpoint-900", "UnifiedReward-7b-v1.5"], "unified-reward"),
+        (["UnifiedReward-qwen-7b"], "unified-reward-qwen"),
+        (["UnifiedReward-Think-7b"], "unified-reward-think"),
+        (["unified-reward-2.0-think-qwen"], "unified-reward-think"),
         (["R1-Reward"], "r1-reward"),
         (["my-model"], "llava-critic"),
         (["my-embedded-model", ""], "llava-critic"),
@@ -72,10 +75,10 @@ def test_the_set_goes_by_the_models_name_and_the_longest_pattern_wins(
     assert set_for(names) == expected
 
 
-THINKS = ["UnifiedReward-Think-7b", "unified-reward-2.0-think-qwen", "UnifiedReward-7b-Think"]
+OTHERS = ["UnifiedReward-Edit-qwen-7b", "unified-reward-flex-8b", "UnifiedReward-Think-qwen3vl-8b"]
 
 
-@pytest.mark.parametrize("name", THINKS)
+@pytest.mark.parametrize("name", OTHERS)
 def test_a_model_that_only_looks_like_one_of_a_set_gets_none(name: str, own: Path) -> None:
     assert set_for(["checkpoint-900", name]) is None
     with pytest.raises(ValueError, match=r"--templates.*--template-set"):
@@ -86,7 +89,7 @@ def test_a_model_that_only_looks_like_one_of_a_set_gets_none(name: str, own: Pat
 
 
 def test_a_model_that_no_set_is_for_is_not_loaded_without_templates(tmp_path: Path) -> None:
-    model = tmp_path / THINKS[0]
+    model = tmp_path / OTHERS[0]
     checkpoints.write_checkpoint(model, checkpoints.tiny_tokenizer(), grids=[[56, 56]])
     with pytest.raises(ValueError, match="no templates ship") as error:
         load_critic(Config(model=model))

@@ -83,6 +83,9 @@ TEXTS = {
     "r1-reward/pairwise": "412d707fb5fc79d9f1e2832598e31d69",
     "unified-reward/pointwise": "845e178c252d176db0ac851e87bd649e",
     "unified-reward/pairwise": "fd1f49c369a8e4bb745c1d04d834da39",
+    "unified-reward-qwen/pointwise": "6d76fa922302086db12c16af75b084ee",
+    "unified-reward-qwen/pairwise": "fd1f49c369a8e4bb745c1d04d834da39",
+    "unified-reward-think/pairwise": "0a628dc3584ab750fd07090e32210a17",
 }
 
 
@@ -106,6 +109,8 @@ def test_there_is_no_text_that_these_tests_forget() -> None:
         ("llava-critic-r1/pairwise", "of the task.You FIRST think about the reasoning process"),
         ("r1-reward/pairwise", "</think><answer>1/2</answer>"),
         ("unified-reward/pointwise", "]\nResponse: [{candidate}]\n"),
+        ("unified-reward-qwen/pointwise", "]  \n            Response: [{candidate}]\n            "),
+        ("unified-reward-think/pairwise", "\nAnswer 1: 9+8+9+6=32\nAnswer 2: 7+7+8+7=29\n</think>"),
         (
             "unified-reward/pairwise",
             "'Answer 2 is better.'\n\nQuestion: {prompt}\nAnswer 1: {first}",

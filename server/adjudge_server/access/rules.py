@@ -4,6 +4,8 @@ import ipaddress
 from pathlib import Path
 from typing import Protocol
 
+from adjudge_server.access.unix_socket import is_unix
+
 
 class Settings(Protocol):
     """The fields of `Config` that are about access."""
@@ -30,7 +32,7 @@ class Settings(Protocol):
 
 def check(settings: Settings) -> None:
     """Raises ValueError, naming the flags, for what contradicts itself or lets strangers in."""
-    is_local = is_loopback(settings.listen.rpartition(":")[0])
+    is_local = is_unix(settings.listen) or is_loopback(settings.listen.rpartition(":")[0])
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise ValueError("--tls-cert and --tls-key: one is of no use without the other")
     if settings.tls_client_ca is not None and settings.tls_cert is None:

@@ -11,6 +11,7 @@ import grpc.aio
 
 from adjudge_server.access.reloading import Reloaded, read_file, read_secret
 from adjudge_server.access.rules import Settings
+from adjudge_server.access.unix_socket import for_its_owner, is_unix, path_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +66,19 @@ def credentials(files: TlsFiles) -> grpc.ServerCredentials:
 
 
 def bind(server: grpc.aio.Server, settings: Settings) -> int:
-    """Binds the address, with TLS if there is a certificate, and returns the port.
+    """Binds the address, with TLS if there is a certificate, and returns the port; of a socket in
+    the file system, 0.
 
-    Raises ValueError for certificates that make no sense, RuntimeError where the address cannot be
-    bound."""
+    Raises ValueError for certificates that make no sense, and for a socket's path that is taken;
+    RuntimeError where the address cannot be bound."""
+    if is_unix(settings.listen):
+        with for_its_owner(path_of(settings.listen)):
+            _bind(server, settings)
+        return 0
+    return _bind(server, settings)
+
+
+def _bind(server: grpc.aio.Server, settings: Settings) -> int:
     if settings.tls_cert is None or settings.tls_key is None:
         return server.add_insecure_port(settings.listen)
     files = TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca)

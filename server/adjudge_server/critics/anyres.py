@@ -35,6 +35,11 @@ class Geometry:
         """Patches along a tile's side."""
         return self.tile // self.patch
 
+    @property
+    def most_tiles(self) -> int:
+        """Of any picture, the base tile included."""
+        return 1 + max(width * height for width, height in self.grids) // self.tile**2
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -53,6 +58,16 @@ class Layout:
     def num_tokens(self) -> int:
         width, height = self.shrunk
         return self.base_patches + height * (width + 1)
+
+    @property
+    def num_positions(self) -> int:
+        """See `preparing.PictureLayout`."""
+        return self.num_tokens
+
+    @property
+    def offsets(self) -> None:
+        """See `preparing.PictureLayout`."""
+        return None
 
 
 def layout(size: tuple[int, int], geometry: Geometry) -> Layout:

@@ -6,7 +6,8 @@ themselves. The keys that say otherwise are refused by name; what has no such ke
 not go through transformers' attention, logits that are scaled) shows in the measurement.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ from transformers import (
 )
 
 from adjudge_server.answers import NO_ANSWERS
-from adjudge_server.critics.decoder import Decoder, no_pictures
-from adjudge_server.critics.preparing import PreparedPrompt
+from adjudge_server.critics.decoder import Decoder, Features, no_pictures
+from adjudge_server.critics.preparing import IMAGE_SLOT, PreparedPrompt, TiledPicture
 from adjudge_server.templates import Template
 
 GROWING_ROPE = ("dynamic", "longrope")
@@ -41,6 +42,18 @@ MARGIN_OF_SAFETY = 4.0
 layers of random weights in both halves)."""
 AFTER_THE_BODY = ("logits_scaling", "logit_scale", "lm_head_multiplier", "output_multiplier")
 """By which some models multiply what the head gives, where only their own `forward` sees it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """A picture that a model is measured with."""
+
+    picture: TiledPicture[Any]
+    features: Features
+    token: int
+    """Stands for one feature in the input of the model of transformers."""
+    inputs: Callable[[torch.Tensor], dict[str, torch.Tensor]]
+    """What that model takes beside (B, N) token ids, one such picture in each row."""
 
 
 def read_config(directory: Path, raw: Mapping[str, Any]) -> PretrainedConfig:
@@ -101,14 +114,19 @@ def _refused(keys: Mapping[str, Any]) -> dict[str, object]:
 
 @torch.inference_mode()
 def check_measured(
-    model: PreTrainedModel, decoder: Decoder, head: nn.Module, template: Template
+    model: PreTrainedModel,
+    decoder: Decoder,
+    head: nn.Module,
+    template: Template,
+    shown: Shown | None = None,
 ) -> None:
     """Raises ValueError where packed rows and this head give something else than the model of
-    transformers does, one sequence at a time. `template` is any."""
+    transformers does, one sequence at a time. `template` is any; with `shown` there is a picture in
+    every sequence."""
     problem = ""
     cause: Exception | None = None
     try:
-        problem = next(_differences(model, decoder, head, template), "")
+        problem = next(_differences(model, decoder, head, template, shown), "")
     except Exception as error:  # layers that do not know what they are given raise anything
         problem, cause = f"{type(error).__name__}: {error}", error
     finally:
@@ -121,20 +139,27 @@ def check_measured(
 
 
 def _differences(
-    model: PreTrainedModel, decoder: Decoder, head: nn.Module, template: Template
+    model: PreTrainedModel,
+    decoder: Decoder,
+    head: nn.Module,
+    template: Template,
+    shown: Shown | None,
 ) -> Iterator[str]:
     """What differs by more than it may."""
     vocabulary = model.get_input_embeddings().weight.shape[0]
-    items = [_item(vocabulary, length, template) for length in ENDINGS]
-    passed = decoder.run(items, no_pictures)
+    items = [_item(vocabulary, length, template, shown) for length in ENDINGS]
+    passed = decoder.run(items, shown.features if shown else no_pictures)
     for leaf in passed.leaves:
-        ids = torch.tensor([leaf.symbols], device=decoder.device)
-        plain = model.base_model(input_ids=ids).last_hidden_state[0]
+        ids = torch.tensor([items[leaf.indices[0]].token_ids], device=decoder.device)
+        if shown:
+            ids[ids == IMAGE_SLOT] = shown.token
+        more = shown.inputs(ids) if shown else {}
+        plain = model.base_model(input_ids=ids, **more).last_hidden_state[0]
         # `logits` of a classifier are (1, labels), those of a language model one row a token.
         headed = head(plain)
-        logits = model(input_ids=ids).logits.reshape(-1, headed.shape[-1])[-1]
+        logits = model(input_ids=ids, **more).logits.reshape(-1, headed.shape[-1])[-1]
         yield from _beyond("logits", _share(headed[-1], logits), _exact(decoder.dtype))
-        allowed = TOLERANCES.get(decoder.dtype) or _noise_allowed(model, ids, plain)
+        allowed = TOLERANCES.get(decoder.dtype) or _noise_allowed(model, ids, plain, shown)
         last = passed.hidden[leaf.last : leaf.end]
         yield from _beyond("features", _share(last, plain[-1:]), allowed)
 
@@ -151,20 +176,26 @@ def _exact(dtype: torch.dtype) -> float:
     return TOLERANCES.get(dtype, 4 * torch.finfo(dtype).eps)
 
 
-def _noise_allowed(model: PreTrainedModel, ids: torch.Tensor, alone: torch.Tensor) -> float:
+def _noise_allowed(
+    model: PreTrainedModel, ids: torch.Tensor, alone: torch.Tensor, shown: Shown | None
+) -> float:
     """Of features in halves. What they round away depends on the depth and on the device's kernels,
     so the model's own noise tells; eight roundings are allowed to those that show none."""
     floor = 8 * torch.finfo(alone.dtype).eps
-    return min(LOOSEST, max(floor, MARGIN_OF_SAFETY * _noise(model, ids, alone)))
+    return min(LOOSEST, max(floor, MARGIN_OF_SAFETY * _noise(model, ids, alone, shown)))
 
 
-def _noise(model: PreTrainedModel, ids: torch.Tensor, alone: torch.Tensor) -> float:
+def _noise(
+    model: PreTrainedModel, ids: torch.Tensor, alone: torch.Tensor, shown: Shown | None
+) -> float:
     """How much the features of plain transformers change in a batch, padded on the right."""
     length = ids.shape[1]
     padded = torch.cat([ids, ids.new_zeros(1, PADDING)], dim=1).repeat(len(ENDINGS), 1)
     seen = torch.arange(padded.shape[1], device=ids.device) < length
     states = model.base_model(
-        input_ids=padded, attention_mask=seen.long().repeat(len(ENDINGS), 1)
+        input_ids=padded,
+        attention_mask=seen.long().repeat(len(ENDINGS), 1),
+        **(shown.inputs(padded) if shown else {}),
     ).last_hidden_state
     return _share(states[0, :length], alone)
 
@@ -174,7 +205,14 @@ def _share(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return float(((ours - theirs).norm(dim=-1) / theirs.norm(dim=-1)).max())
 
 
-def _item(vocabulary: int, length: int, template: Template) -> PreparedPrompt:
+def _item(vocabulary: int, length: int, template: Template, shown: Shown | None) -> PreparedPrompt:
     numbers = [*range(PREFIX), *(length * 31 + k for k in range(length))]
     token_ids = tuple((7 + 97 * number) % vocabulary for number in numbers)
-    return PreparedPrompt("measured", template, token_ids, PREFIX, (), NO_ANSWERS)
+    if shown is None:
+        return PreparedPrompt("measured", template, token_ids, PREFIX, (), NO_ANSWERS)
+    text = [token if token != shown.token else 0 for token in token_ids]
+    slots = [IMAGE_SLOT] * shown.picture.layout.num_tokens
+    seen = (*text[: PREFIX - 2], *slots, *text[PREFIX - 2 :])
+    return PreparedPrompt(
+        "measured", template, seen, PREFIX + len(slots), (shown.picture,), NO_ANSWERS
+    )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoModelForCausalLM
 
@@ -91,5 +92,5 @@ def _read(directory: Path, known: Blueprint | None) -> Blueprint:
     )
 
 
-def _no_pictures(picture: Picture, num_pictures: int) -> TiledPicture:
+def _no_pictures(picture: Picture, num_pictures: int) -> TiledPicture[Any]:
     raise AssertionError("pictures are refused before they come here")

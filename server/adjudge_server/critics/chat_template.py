@@ -10,7 +10,7 @@ special tokens. A template that strips its texts is noticed, and ours are stripp
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -59,11 +59,19 @@ class _Slot:
 class ChatTemplate:
     """Safe to use from several threads."""
 
-    def __init__(self, source: str, variables: dict[str, str], tokenizer: TextTokenizer) -> None:
-        """`variables`: the special tokens that the template names, such as `bos_token`."""
+    def __init__(
+        self,
+        source: str,
+        variables: dict[str, str],
+        tokenizer: TextTokenizer,
+        image: str | None = None,
+    ) -> None:
+        """`variables`: the special tokens that the template names, such as `bos_token`; `image`:
+        the one that stands for a picture."""
         self._source = _FIXED_DATE + source
         self._variables = variables
         self._tokenizer = tokenizer
+        self._image = image
         added = sorted(filter(None, tokenizer.added), key=len, reverse=True)
         self._specials = re.compile(f"({'|'.join(map(re.escape, added)) or '(?!)'})")
         self._layout = lru_cache(maxsize=256)(self._uncached_layout)
@@ -75,16 +83,19 @@ class ChatTemplate:
         return self._source, *(each for each in named if each.partition("=")[0] in self._source)
 
     @classmethod
-    def read(cls, directory: Path, tokenizer: TextTokenizer) -> "ChatTemplate":
+    def read(
+        cls, directory: Path, tokenizer: TextTokenizer, image: str | None = None
+    ) -> "ChatTemplate":
         """Raises ValueError where the checkpoint has none, or where it or the tokenizer cannot be
-        followed."""
+        followed. `image`: the special token that stands for a picture."""
         if not (directory / "tokenizer.json").is_file():
             raise ValueError("no tokenizer.json")
         config = read_json(directory / "tokenizer_config.json")
         if (file := directory / "chat_template.jinja").is_file():
             source: object = file.read_text(encoding="utf-8")
-        else:
-            source = config.get("chat_template")
+        else:  # of models that see, a file of its own has the one with pictures
+            described = read_json(directory / "chat_template.json") or config
+            source = described.get("chat_template")
         if isinstance(source, list):  # of several, each with a name
             source = {t.get("name"): t.get("template") for t in source}.get("default")
         if not isinstance(source, str):
@@ -93,8 +104,9 @@ class ChatTemplate:
                 " tokenizer_config.json: how this model is spoken to is not known"
             )
         named = {**read_json(directory / "special_tokens_map.json"), **config}
-        variables = {key: _content(value) for key, value in named.items() if key.endswith("_token")}
-        template = cls(source, {k: v for k, v in variables.items() if v is not None}, tokenizer)
+        tokens = {key: _content(value) for key, value in named.items() if key.endswith("_token")}
+        variables = {key: token for key, token in tokens.items() if token is not None}
+        template = cls(source, variables, tokenizer, image)
         template._check_ids(Tokenizer.from_file(str(directory / "tokenizer.json")))
         return template
 
@@ -111,9 +123,15 @@ class ChatTemplate:
                 if whole.token_to_id(token) is None
             ]
         )
+        for num_pictures in (0, 1, 2) if self._image else (0,):
+            self._check_ids_of(whole, num_pictures)
+
+    def _check_ids_of(self, whole: Tokenizer, num_pictures: int) -> None:
         turns = [Turn(Role.USER, "What is 2 + 2?")]
-        ids = encode(self.pieces(turns, answer=True), self._tokenizer)
-        layout = self._layout((Role.USER,), True)
+        layout = self._layout((Role.USER,), True, num_pictures)
+        pieces = self._joined([p.fill(turns) if isinstance(p, _Slot) else p for p in layout])
+        as_tokens = [p if isinstance(p, str) else replace(p, is_image=False) for p in pieces]
+        ids = encode(as_tokens, self._tokenizer)
         text = "".join(
             p.fill(turns) if isinstance(p, _Slot) else p if isinstance(p, str) else p.text
             for p in layout
@@ -123,11 +141,12 @@ class ChatTemplate:
                 "tokenizer.json: a prompt in pieces has other tokens than the same prompt as one"
             )
 
-    def pieces(self, turns: Sequence[Turn], *, answer: bool) -> list[Piece]:
+    def pieces(self, turns: Sequence[Turn], *, answer: bool, num_pictures: int = 0) -> list[Piece]:
         """The turns as the template lays them out and, with `answer`, all that comes before the
-        model's answer. Raises UnsupportedContent for roles that it does not take."""
+        model's answer. The pictures come before the first turn's text. Raises UnsupportedContent
+        for roles that it does not take."""
         try:
-            layout = self._layout(tuple(turn.role for turn in turns), answer)
+            layout = self._layout(tuple(turn.role for turn in turns), answer, num_pictures)
         except ValueError as error:
             raise UnsupportedContent(str(error), field="prompt") from error
         return self._joined([p.fill(turns) if isinstance(p, _Slot) else p for p in layout])
@@ -135,18 +154,20 @@ class ChatTemplate:
     def chat(self) -> Chat:
         """For critics that are asked in one user's turn. Raises ValueError where that, or the end
         of an answer, is not known."""
-        layout = self._layout((Role.USER,), True)
+        layout = self._layout((Role.USER,), True, 0)
         asked = next(i for i, piece in enumerate(layout) if isinstance(piece, _Slot))
         before_answer = _fixed(layout[asked + 1 :])
         after_answer: Sequence[Piece] = ()
         lead = ""
         with suppress(ValueError):  # it takes no answers; the configuration may say how they end
-            answered = self._layout((Role.USER, Role.ASSISTANT), False)
+            answered = self._layout((Role.USER, Role.ASSISTANT), False, 0)
             first, second = (i for i, piece in enumerate(answered) if isinstance(piece, _Slot))
             after_answer = _fixed(answered[second:])
             lead = _lead(before_answer, _fixed(answered[first + 1 : second]))
         return Chat(
-            pieces=lambda text, _: self.pieces([Turn(Role.USER, text)], answer=True),
+            pieces=lambda text, num_pictures: self.pieces(
+                [Turn(Role.USER, text)], answer=True, num_pictures=num_pictures
+            ),
             turn=_trailing_text(self._joined(before_answer)),
             end=self._end(after_answer),
             lead=lead,
@@ -159,11 +180,13 @@ class ChatTemplate:
             raise ValueError("chat template: no special token ends the model's turn")
         return end
 
-    def _uncached_layout(self, roles: tuple[Role, ...], answer: bool) -> list[Piece | _Slot]:
-        """Raises ValueError where the template refuses the roles, or does something to a text that
-        cannot be repeated on another."""
-        plain = _split(self._render(roles, ("", ""), answer))
-        padded = _split(self._render(roles, _PADS, answer))
+    def _uncached_layout(
+        self, roles: tuple[Role, ...], answer: bool, num_pictures: int
+    ) -> list[Piece | _Slot]:
+        """Raises ValueError where the template refuses the roles, does something to a text that
+        cannot be repeated on another, or leaves out pictures."""
+        plain = _split(self._render(roles, ("", ""), answer, num_pictures))
+        padded = _split(self._render(roles, _PADS, answer, num_pictures))
         order = [int(number) for number in plain[1::2]]
         if sorted(order) != list(range(len(roles))) or plain[1::2] != padded[1::2]:
             raise ValueError("chat template: it does not put every turn's text in exactly once")
@@ -176,13 +199,22 @@ class ChatTemplate:
         for k, turn in enumerate(order):
             layout.append(_Slot(turn, before=strips[k][1], after=strips[k + 1][0]))
             layout += self._cut(fixed[k + 1])
+        before = layout[: next(i for i, piece in enumerate(layout) if isinstance(piece, _Slot))]
+        counts = [sum(_is_picture(p) for p in pieces) for pieces in (before, layout)]
+        if counts != [num_pictures, num_pictures]:
+            raise ValueError("chat template: it does not put every picture before the text once")
         return layout
 
-    def _render(self, roles: Sequence[Role], pads: tuple[str, str], answer: bool) -> str:
-        messages = [
+    def _render(
+        self, roles: Sequence[Role], pads: tuple[str, str], answer: bool, num_pictures: int
+    ) -> str:
+        messages: list[dict[str, Any]] = [
             {"role": role.value, "content": f"{pads[0]}adjudge{k}text{pads[1]}"}
             for k, role in enumerate(roles)
         ]
+        if num_pictures:
+            text = {"type": "text", "text": messages[0]["content"]}
+            messages[0]["content"] = [*({"type": "image"} for _ in range(num_pictures)), text]
         try:
             rendered, _ = render_jinja_template(
                 [messages],
@@ -198,7 +230,10 @@ class ChatTemplate:
 
     def _cut(self, fixed: str) -> list[Piece]:
         parts = self._specials.split(fixed)
-        return [Special(part) if k % 2 else part for k, part in enumerate(parts)]
+        return [
+            Special(part, is_image=part == self._image) if k % 2 else part
+            for k, part in enumerate(parts)
+        ]
 
     def _joined(self, pieces: Sequence[Piece]) -> list[Piece]:
         """Neighbouring texts as one, without the white space that special tokens swallow."""
@@ -218,6 +253,10 @@ class ChatTemplate:
                 text = text.lstrip(WHITE_SPACE)
             joined.append(text)
         return [piece for piece in joined if piece != ""]
+
+
+def _is_picture(piece: Piece | _Slot) -> bool:
+    return isinstance(piece, Special) and piece.is_image
 
 
 def _fixed(layout: Sequence[Piece | _Slot]) -> list[Piece]:

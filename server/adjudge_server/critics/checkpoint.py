@@ -192,7 +192,12 @@ def _told(problem: Any) -> str:
 
 
 def read_tokenizer(directory: Path) -> TextTokenizer:
-    """From tokenizer.json, or, where there is none, from Qwen2's vocab.json and merges.txt.
+    """See `tokenizer_definition`."""
+    return TextTokenizer(json.dumps(tokenizer_definition(directory)))
+
+
+def tokenizer_definition(directory: Path) -> dict[str, Any]:
+    """tokenizer.json, or, where there is none, the same made of Qwen2's vocab.json and merges.txt.
 
     Tokens that only added_tokens.json knows are added tokens too: the model has rows for them.
     """
@@ -201,11 +206,13 @@ def read_tokenizer(directory: Path) -> TextTokenizer:
         for content, token_id in read_json(directory / "added_tokens.json").items():
             if content not in known:
                 definition["added_tokens"].append({"content": content, "id": token_id})
-        return TextTokenizer(json.dumps(definition))
+        return definition
     if not (directory / "vocab.json").is_file() or not (directory / "merges.txt").is_file():
         raise ValueError("no tokenizer.json, and no vocab.json with merges.txt")
     slow = Qwen2Tokenizer.from_pretrained(directory, local_files_only=True)
-    return TextTokenizer(slow.backend_tokenizer.to_str())
+    definition = json.loads(slow.backend_tokenizer.to_str())
+    assert isinstance(definition, dict)
+    return definition
 
 
 def check_rows(directory: Path, tokenizer: TextTokenizer, rows: int) -> None:
@@ -248,16 +255,17 @@ def repetition_penalty(directory: Path) -> float:
 
 
 def fingerprint(directory: Path) -> str:
-    """Hex SHA-256 over configuration, tokenizer, chat template and all weights: every file that
-    changes what is computed. What preprocessor_config.json may say is all computed alike.
+    """Hex SHA-256 over configuration, tokenizer, chat template, preprocessing and all weights:
+    every file that changes what is computed.
 
     All of them, though 15 GB take ten seconds: checkpoints of one training run differ anywhere.
     """
     whole = hashlib.sha256()
     tokenizer = ("tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json")
     chat = ("chat_template.jinja", "tokenizer_config.json", "special_tokens_map.json")
+    seen = ("chat_template.json", "preprocessor_config.json", "processor_config.json")
     configured = ("config.json", "generation_config.json")
-    named = [directory / name for name in (*configured, *tokenizer, *chat)]
+    named = [directory / name for name in (*configured, *tokenizer, *chat, *seen)]
     for path in [*filter(Path.is_file, named), *weight_files(directory)]:
         with path.open("rb") as file:
             whole.update(

@@ -48,6 +48,8 @@ class Context:
     """What stands before the next token of a text that is being written."""
 
     prompt: tuple[KeysValues, ...]
+    position: int
+    """Of the first token after the prompt; not everywhere its number of tokens."""
     written: Growing = field(default_factory=Growing)
 
 
@@ -85,13 +87,13 @@ class Decoder:
         kept = [pair for pair in zip(plan.runs, keys_values, strict=False) if pair[0].is_kept]
         self._remember([run for run, _ in kept], [held for _, held in kept])
         prompt = _short_ones_joined([*(node.kept for node, _, _ in plan.known), *keys_values])
-        return Context(tuple(prompt)), hidden[leaf.last]
+        return Context(tuple(prompt), leaf.position + len(leaf.own)), hidden[leaf.last]
 
     def step(self, token: int, context: Context) -> torch.Tensor:
         """(hidden,) after one more token, which the context keeps."""
         written = context.written.held
         before = (*context.prompt, *([written] if written else []))
-        position = sum(part.num_tokens for part in before)
+        position = context.position + (written.num_tokens if written else 0)
         leaf = Leaf[KeysValues]((token,), NO_ANSWERS, (), [0], {}, own=(token,), position=position)
         rows = pack(Plan(leaves=[leaf], num_rows=1))
         attendance = Attendance.of(
@@ -142,7 +144,7 @@ class Decoder:
         with self._last_layer.reading(attendance.read):
             hidden: torch.Tensor = self._language(
                 inputs_embeds=embedded[None],
-                position_ids=self.tensor(rows.positions)[None],
+                position_ids=self.tensor(rows.positions)[..., None, :],  # ([3,] 1, N)
                 attention_mask=unused,
                 use_cache=False,
                 attendance=attendance,

@@ -6,6 +6,8 @@ code built on it meets every number that a real critic gives. The numbers mean n
 """
 
 import hashlib
+import math
+import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from adjudge_server import leaving
 from adjudge_server.caches import Memory
 from adjudge_server.critic import CriticCard, Query, Reading, Spare, Written
 from adjudge_server.errors import InputTooLong
@@ -51,7 +54,13 @@ class FakeCritic:
         name: str = "fake",
         max_input_tokens: int = 4096,
         templates: Sequence[Template] | None = None,
+        seconds_per_token: float = 0.0,
     ) -> None:
+        """`seconds_per_token`: what a token costs in `forward`, asleep. Raises ValueError for less
+        than nothing."""
+        if not 0.0 <= seconds_per_token < math.inf:
+            raise ValueError(f"{seconds_per_token} seconds per token: must be 0 or more")
+        self._seconds_per_token = seconds_per_token
         self.card = CriticCard(
             name=name,
             revision="1",
@@ -69,6 +78,7 @@ class FakeCritic:
         return [self._prepare(query) for query in queries]
 
     def _prepare(self, query: Query) -> FakePrepared | InputTooLong:
+        leaving.check()
         image_tokens = 16 * len(query.pictures)
         shared = image_tokens + len(query.head.split())
         own = len(query.text.split()) - len(query.head.split()) + 1
@@ -89,6 +99,7 @@ class FakeCritic:
             readings.append(
                 Reading(OPENING_MASS, self._answers(item.query), shared + item.own_tokens)
             )
+        time.sleep(self._seconds_per_token * sum(r.computed_tokens for r in readings))
         return readings
 
     def forget(self) -> None:

@@ -48,6 +48,14 @@ def load(
     model = blueprint.load(directory, checkpoint.number_type(dtype, device))
     checkpoint.check_rows(directory, tokenizer, model.get_input_embeddings().num_embeddings)
     model = checkpoint.place(model, device)
+    vision = config.vision_config
+    geometry = Geometry(
+        tile=vision.image_size,
+        patch=vision.patch_size,
+        # Hugging Face writes (height, width).
+        grids=tuple((width, height) for height, width in config.image_grid_pinpoints),
+        max_tiles=max_tiles or 9,
+    )
     card = CriticCard(
         name=name,
         revision=directory.name,
@@ -58,14 +66,7 @@ def load(
         templates=tuple(templates_of("embedded") if templates is None else templates),
         sees_images=True,
         max_input_tokens=min(max_input_tokens, config.text_config.max_position_embeddings),
-    )
-    vision = config.vision_config
-    geometry = Geometry(
-        tile=vision.image_size,
-        patch=vision.patch_size,
-        # Hugging Face writes (height, width).
-        grids=tuple((width, height) for height, width in config.image_grid_pinpoints),
-        max_tiles=max_tiles or 9,
+        max_tiles=geometry.most_tiles if max_tiles or several_pictures == "anyres" else 1,
     )
     seen = LlavaVision(model.model, caches.features)
     tiler = Tiler(

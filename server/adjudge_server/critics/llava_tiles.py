@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import cache, partial
 
 from adjudge_server.critics import anyres
-from adjudge_server.critics.anyres import Geometry
+from adjudge_server.critics.anyres import Geometry, Layout
 from adjudge_server.critics.preparing import TiledPicture
 from adjudge_server.images import Picture
 from adjudge_server.preprocessing import SeveralPictures
@@ -29,7 +29,7 @@ class Tiler:
         self._several = several
         self._is_known = is_known
 
-    def __call__(self, picture: Picture, num_pictures: int) -> TiledPicture:
+    def __call__(self, picture: Picture, num_pictures: int) -> TiledPicture[Layout]:
         how = self._single if num_pictures == 1 else self._several
         cut = anyres_tiles if how == "anyres" else pad_tiles
         tiled = cut(picture, self._geometry)
@@ -38,7 +38,7 @@ class Tiler:
         return tiled
 
 
-def anyres_tiles(picture: Picture, geometry: Geometry) -> TiledPicture:
+def anyres_tiles(picture: Picture, geometry: Geometry) -> TiledPicture[Layout]:
     return TiledPicture(
         digest=f"{picture.digest} anyres",
         cut=cache(partial(anyres.tiles, picture.pixels, geometry)),
@@ -46,7 +46,7 @@ def anyres_tiles(picture: Picture, geometry: Geometry) -> TiledPicture:
     )
 
 
-def pad_tiles(picture: Picture, geometry: Geometry) -> TiledPicture:
+def pad_tiles(picture: Picture, geometry: Geometry) -> TiledPicture[Layout]:
     return TiledPicture(
         digest=f"{picture.digest} pad",
         cut=cache(partial(anyres.padded_tile, picture.pixels, geometry.tile)),

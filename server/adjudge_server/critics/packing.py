@@ -37,7 +37,8 @@ class PackedRows:
     token_ids: NDArray[np.int64]
     """(N,) 0 where a picture's features stand."""
     positions: NDArray[np.int64]
-    """(N,) in the sequence that each token believes it is in."""
+    """(N,) in the sequence that each token believes it is in; (3, N), in time, height and width,
+    where there are pictures whose features stand side by side."""
     pictures: tuple[tuple[str, int], ...]
     """Digest and first row of each picture to be computed."""
     blocks: tuple[Block, ...]
@@ -57,11 +58,13 @@ class _Segment:
 
 def pack(plan: Plan[Any]) -> PackedRows:
     token_ids = np.zeros(plan.num_rows, np.int64)
-    positions = np.empty(plan.num_rows, np.int64)
+    is_flat = all(run.offsets is None for run in plan.runs)
+    positions = np.empty(plan.num_rows if is_flat else (3, plan.num_rows), np.int64)
     pictures: list[tuple[str, int]] = []
     for run in plan.runs:
         end = run.start + run.num_tokens
-        positions[run.start : end] = run.position + np.arange(run.num_tokens)
+        offsets = np.arange(run.num_tokens) if run.offsets is None else run.offsets
+        positions[..., run.start : end] = run.position + offsets
         if isinstance(run.symbols[0], str):
             pictures.append((run.symbols[0], run.start))
         else:
@@ -69,7 +72,7 @@ def pack(plan: Plan[Any]) -> PackedRows:
     for leaf in plan.leaves:
         rows = slice(leaf.start, leaf.start + leaf.num_rows)
         token_ids[rows] = (*leaf.own, *leaf.tree.tokens)
-        positions[rows] = leaf.position + _depths(leaf)
+        positions[..., rows] = leaf.position + _depths(leaf)
     chains = _chains(plan)
     in_chains = {chain.leaf for chain in chains}
     ends = [leaf for leaf in plan.leaves if leaf not in in_chains]

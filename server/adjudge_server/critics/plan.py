@@ -10,11 +10,13 @@ Pure Python: it decides, `decoder` executes.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+from numpy.typing import NDArray
 
 from adjudge_server.answers import AnswerTree
 from adjudge_server.critics.prefix_tree import Divisible, Node, PrefixTree, Symbol, common_symbols
-from adjudge_server.critics.preparing import PreparedPrompt
+from adjudge_server.critics.preparing import PictureLayout, PreparedPrompt
 
 WORTH_SHARING = 16
 """Rows that sharing a run must save; each run costs two calls more in every layer."""
@@ -36,6 +38,8 @@ class Run(Generic[K]):
     above: "Run[K] | Node[K] | None"
     is_kept: bool
     """Whether others will look for it later."""
+    offsets: NDArray[Any] | None = None
+    """Of a picture whose features do not stand one after the other: see `PictureLayout`."""
     start: int = 0
     """Its first row."""
     end: int = 0
@@ -53,8 +57,8 @@ class Leaf(Generic[K]):
     """Numbers of symbols after which others may go on differently."""
     indices: list[int]
     """Where its prompts stand in the batch."""
-    sizes: dict[str, int]
-    """Tokens of each picture."""
+    layouts: dict[Symbol, PictureLayout]
+    """Of its pictures."""
     above: "Run[K] | Node[K] | None" = None
     own: tuple[int, ...] = ()
     """The token ids that no run above has; never empty, and no picture is among them."""
@@ -66,9 +70,14 @@ class Leaf(Generic[K]):
         """Symbols that it may share: the answers are read from the last one on."""
         return len(self.symbols) - 1
 
-    def tokens(self, start: int, end: int) -> int:
-        """Of the symbols in between."""
-        return sum(self.sizes[s] if isinstance(s, str) else 1 for s in self.symbols[start:end])
+    def length(self, end: int) -> tuple[int, int]:
+        """Tokens and positions of the symbols before `end`."""
+        pictures = [self.layouts[s] for s in self.symbols[:end] if isinstance(s, str)]
+        texts = end - len(pictures)
+        return (
+            texts + sum(layout.num_tokens for layout in pictures),
+            texts + sum(layout.num_positions for layout in pictures),
+        )
 
     @property
     def last(self) -> int:
@@ -127,10 +136,10 @@ def make_plan(batch: Sequence[PreparedPrompt], tree: PrefixTree[K]) -> Plan[K]:
         attached.setdefault(node, (matched, []))[1].append(leaf)
     num_known = known_tokens = 0
     for node, (matched, found) in attached.items():
-        position = found[0].tokens(0, matched)
+        num_tokens, position = found[0].length(matched)
         layout.grow(node, found, matched, position)
         num_known += len(found) if node is not None else 0
-        known_tokens += len(found) * position
+        known_tokens += len(found) * num_tokens
     plan = layout.walk(attached)
     plan.num_known, plan.known_tokens = num_known, known_tokens
     return plan
@@ -188,10 +197,14 @@ class _Layout(Generic[K]):
         *,
         is_kept: bool,
     ) -> None:
-        num_tokens = group[0].tokens(start, end)
-        run = Run(group[0].symbols[start:end], position, num_tokens, above, is_kept)
+        symbols = group[0].symbols[start:end]
+        run = Run(symbols, position, end - start, above, is_kept)
+        num_positions = run.num_tokens
+        if layout := group[0].layouts.get(symbols[0]):  # a picture is a run by itself
+            run.num_tokens, run.offsets = layout.num_tokens, layout.offsets
+            num_positions = layout.num_positions
         self._below.setdefault(above, []).append(run)
-        self.grow(run, group, end, position + num_tokens)
+        self.grow(run, group, end, position + num_positions)
 
     def _add_leaf(
         self, above: "Run[K] | Node[K] | None", leaf: Leaf[K], start: int, position: int
@@ -263,5 +276,5 @@ def _leaf(item: PreparedPrompt) -> "Leaf[K]":
     pictures = [i for i, symbol in enumerate(symbols) if isinstance(symbol, str)]
     # Around every picture, and where the candidate begins: all pictures come before it.
     cuts = {0, *pictures, *(i + 1 for i in pictures), max(0, item.shared_tokens - saved)}
-    sizes = {picture.digest: picture.layout.num_tokens for picture in item.pictures}
-    return Leaf(symbols, item.tree, tuple(sorted(cuts - {0})), [], sizes)
+    layouts: dict[Symbol, PictureLayout] = {p.digest: p.layout for p in item.pictures}
+    return Leaf(symbols, item.tree, tuple(sorted(cuts - {0})), [], layouts)

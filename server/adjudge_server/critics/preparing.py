@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from adjudge_server import leaving
 from adjudge_server.answers import AnswerTree, answer_tree
 from adjudge_server.critic import Query, Written
-from adjudge_server.critics.anyres import Layout
 from adjudge_server.critics.conversation import Chat, Piece
 from adjudge_server.errors import InputTooLong
 from adjudge_server.images import Picture
@@ -25,13 +26,34 @@ IMAGE_SLOT = -1
 """Stands in token ids for one feature of a picture. No tokenizer has it, so no text can be it."""
 
 
+class PictureLayout(Protocol):
+    """Where the features of a picture stand."""
+
+    @property
+    def num_tokens(self) -> int: ...
+    @property
+    def num_positions(self) -> int:
+        """What comes after the picture stands so many positions after its beginning: `num_tokens`,
+        where every token has a position of its own."""
+        ...
+
+    @property
+    def offsets(self) -> NDArray[np.int64] | None:
+        """(3, num_tokens) position of each feature in time, height and width, after the picture's
+        beginning. None where each stands after the one before it, as text does."""
+        ...
+
+
+L = TypeVar("L", bound=PictureLayout)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class TiledPicture:
+class TiledPicture(Generic[L]):
     digest: str
     """Of the picture and of how it is cut."""
-    layout: Layout
+    layout: L
     cut: Callable[[], NDArray[np.float32]]
-    """(1 + n, 3, side, side), normalised; cut only once."""
+    """(tiles, 3, side, side), normalised; cut only once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +65,7 @@ class PreparedPrompt:
     token_ids: tuple[int, ...]
     """The whole prompt up to the critic's first word, every picture feature an IMAGE_SLOT."""
     shared_tokens: int
-    pictures: tuple[TiledPicture, ...]
+    pictures: tuple[TiledPicture[Any], ...]
     tree: AnswerTree
 
     @property
@@ -65,7 +87,7 @@ class PreparedPrompt:
         return sum(picture.layout.num_tokens for picture in self.pictures)
 
 
-Tile = Callable[[Picture, int], TiledPicture]
+Tile = Callable[[Picture, int], TiledPicture[Any]]
 """A picture, and how many its prompt has."""
 
 
@@ -92,7 +114,7 @@ class Preparer:
     def prepare(self, queries: Sequence[Query]) -> list[PreparedPrompt | InputTooLong]:
         """One result per query. Pictures and heads that queries have in common are done once."""
         pictures = {(p.digest, len(q.pictures)): p for q in queries for p in q.pictures}
-        tiled = {key: self._tile(picture, key[1]) for key, picture in pictures.items()}
+        tiled = {key: self._tiled(picture, key[1]) for key, picture in pictures.items()}
         heads: dict[str, list[int]] = {}
         return [self._prepare(query, tiled, heads) for query in queries]
 
@@ -121,12 +143,17 @@ class Preparer:
             return self._chat.turn + "".join(step.text for step in written)
         return "".join(step.text for step in written[last + 1 :])
 
+    def _tiled(self, picture: Picture, num_pictures: int) -> TiledPicture[Any]:
+        leaving.check()
+        return self._tile(picture, num_pictures)
+
     def _prepare(
         self,
         query: Query,
-        tiled: Mapping[tuple[str, int], TiledPicture],
+        tiled: Mapping[tuple[str, int], TiledPicture[Any]],
         heads: dict[str, list[int]],
     ) -> PreparedPrompt | InputTooLong:
+        leaving.check()
         pictures = tuple(tiled[p.digest, len(query.pictures)] for p in query.pictures)
         if query.group not in heads:
             heads[query.group] = self._token_ids(query.head, pictures)
@@ -147,7 +174,7 @@ class Preparer:
             tree=tree,
         )
 
-    def _token_ids(self, text: str, pictures: Sequence[TiledPicture]) -> list[int]:
+    def _token_ids(self, text: str, pictures: Sequence[TiledPicture[Any]]) -> list[int]:
         return encode(self._chat.pieces(text, len(pictures)), self._tokenizer, pictures)
 
     def _tree(
@@ -158,7 +185,9 @@ class Preparer:
 
 
 def encode(
-    pieces: Sequence[Piece], tokenizer: TextTokenizer, pictures: Sequence[TiledPicture] = ()
+    pieces: Sequence[Piece],
+    tokenizer: TextTokenizer,
+    pictures: Sequence[TiledPicture[Any]] = (),
 ) -> list[int]:
     """Token ids of a whole prompt."""
     token_ids: list[int] = []

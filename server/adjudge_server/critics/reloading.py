@@ -7,7 +7,7 @@ an exchange: the old weights end up where the new ones were, and exchanging agai
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from transformers import PretrainedConfig
 from adjudge_server.critic import CriticCard, Spare, WeightsLost
 from adjudge_server.critics import checkpoint
 from adjudge_server.critics.chat_template import ChatTemplate
+from adjudge_server.critics.qwen2_5_vl_patches import Patching
 from adjudge_server.tokenization import TextTokenizer
 
 OF_NO_EFFECT = {
@@ -55,6 +56,8 @@ class Blueprint:
     repetition_penalty: float = 1.0
     pads: bool = False
     """Whether the padding token has an effect."""
+    patching: Patching | None = None
+    """How pictures are cut, where another checkpoint of the family might want it otherwise."""
 
     def load(self, directory: Path, dtype: str) -> Any:
         """See `checkpoint.load_model`."""
@@ -69,6 +72,9 @@ class Blueprint:
         if self.pads:
             facts["config.json: pad_token_id"] = self.config.pad_token_id
         facts["the tokenizer"] = self.tokenizer.identity
+        if self.patching is not None:
+            cut = asdict(self.patching)
+            facts |= {f"preprocessor_config.json: {key}": cut[key] for key in cut}
         if self.chat_template is not None:
             facts["the chat template"] = self.chat_template.identity
         facts["generation_config.json: eos_token_id"] = sorted(self.end_tokens)
@@ -89,12 +95,13 @@ def read_tokenizer(directory: Path, known: Blueprint | None) -> TextTokenizer:
 
 
 def read_chat_template(
-    directory: Path, known: Blueprint | None, tokenizer: TextTokenizer
+    directory: Path, known: Blueprint | None, tokenizer: TextTokenizer, image: str | None = None
 ) -> ChatTemplate:
-    """The directory's; the known one where it has no tokenizer either."""
+    """The directory's; the known one where it has no tokenizer either. `image`: the special token
+    that stands for a picture."""
     if known is not None and known.chat_template is not None and not has_tokenizer(directory):
         return known.chat_template
-    return ChatTemplate.read(directory, tokenizer)
+    return ChatTemplate.read(directory, tokenizer, image)
 
 
 def read_generation(

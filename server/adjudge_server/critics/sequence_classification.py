@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from adjudge_server import leaving
 from adjudge_server.answers import NO_ANSWERS
 from adjudge_server.caches import CacheBytes
 from adjudge_server.content import Role
@@ -45,6 +46,7 @@ class SequenceClassificationCritic(LocalCritic):
         return [self._prepare(query, heads) for query in queries]
 
     def _prepare(self, query: Query, heads: dict[str, list[int]]) -> PreparedPrompt | InputTooLong:
+        leaving.check()
         token_ids = self._token_ids(query.turns, query.candidates[0])
         if error := too_long(len(token_ids), self.card.max_input_tokens):
             return error

@@ -97,6 +97,9 @@ def _item(item: Item) -> dict[str, Any]:
                 "mode": reward.mode,
                 "sd": reward.standard_deviation,
             }
+            if reward.members:
+                said["member_spread"] = reward.member_spread
+                said["members"] = [member.reward.reward for member in reward.members]
         case Comparison() as comparison:
             said |= {
                 "margin": comparison.margin,

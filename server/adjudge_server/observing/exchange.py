@@ -9,10 +9,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
 
 from adjudge_server.errors import AdjudgeError, as_failure
-from adjudge_server.judge import Judge, Work
+from adjudge_server.judge import Identity, Work
 from adjudge_server.readout import Outcome
 from adjudge_server.templates import Readout, Template
 
@@ -46,7 +45,7 @@ class Item:
 
 @dataclass(slots=True)
 class Exchange:
-    """Filled while a request is answered, by its own task only."""
+    """Filled while a request is answered, by its own task and those that it waits for."""
 
     method: str
     """Name of the RPC."""
@@ -67,13 +66,15 @@ class Exchange:
     prompt_digest: str | None = None
     """See `digests.prompt_digest`."""
     template: Template | None = None
+    reward_range: tuple[float, float] | None = None
+    """Of an ensemble's rewards, if they have one: of a critic's, the template says it."""
     readout: Readout = Readout.DIRECT
     orders: int = 1
     """In which each pair was read."""
     model: str = ""
     fingerprint: str = ""
     epoch: int = 0
-    """Of the judge that answered; nothing until one did."""
+    """Of who answered, a critic or an ensemble; nothing until somebody did."""
     items: list[Item] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
     work: Work = field(default_factory=Work)
@@ -91,10 +92,10 @@ class Exchange:
         finally:
             self.stages.append(Stage(name, began, time.monotonic()))
 
-    def answered_by(self, judge: Judge[Any]) -> None:
-        self.model = judge.card.name
-        self.fingerprint = judge.card.fingerprint
-        self.epoch = judge.weights_epoch
+    def answered_by(self, identity: Identity) -> None:
+        self.model = identity.name
+        self.fingerprint = identity.fingerprint
+        self.epoch = identity.epoch
 
     def fail(self, error: BaseException) -> None:
         """The whole call ends with this."""

@@ -14,8 +14,8 @@ from adjudge_server.observing.window import Window
 from adjudge_server.readout import Comparison, Reward
 from adjudge_server.templates import Kind, Template
 
-Key = tuple[str, str]
-"""A template's name, and its kind."""
+Key = tuple[str, str, str]
+"""A model's name, a template's, and its kind."""
 
 
 @dataclass(slots=True)
@@ -38,10 +38,13 @@ class OfTemplate:
     num_within_noise: int = 0
 
     @classmethod
-    def of(cls, template: Template, clock: Callable[[], float]) -> "OfTemplate":
+    def of(
+        cls, template: Template, extent: tuple[float, float] | None, clock: Callable[[], float]
+    ) -> "OfTemplate":
+        """`extent`: of its rewards, where the template does not say."""
         return cls(
             kind=template.kind,
-            values=Histogram(reward_bounds(template)),
+            values=Histogram(reward_bounds(template) if extent is None else steps(*extent)),
             window=Window(clock),
             valid_masses=Histogram(MASSES),
             opening_masses=Histogram(MASSES),
@@ -89,10 +92,10 @@ class Judgements:
         judged = [i.outcome for i in exchange.items if isinstance(i.outcome, Reward | Comparison)]
         if template is None or not judged:
             return
-        key = (template.name, template.kind.value)
+        key = (exchange.model, template.name, template.kind.value)
         with self._lock:
             if key not in self._templates:
-                self._templates[key] = OfTemplate.of(template, self._clock)
+                self._templates[key] = OfTemplate.of(template, exchange.reward_range, self._clock)
             for outcome in judged:
                 self._templates[key].add(outcome)
 

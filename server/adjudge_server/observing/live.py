@@ -1,7 +1,7 @@
 """What is read off the server when Prometheus asks, rather than counted as it happens."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -11,27 +11,50 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from adjudge_server.caches import CacheUse
+from adjudge_server.caches import CacheUse, Memory
 from adjudge_server.critic import CriticCard
 from adjudge_server.observing.judgements import Judgements, Key, OfTemplate
 from adjudge_server.templates import Kind
 
-LABELS = ["template", "kind"]
+NOTHING = Memory()
+LABELS = ["model", "template", "kind"]
+
+
+@dataclass(frozen=True, slots=True)
+class LiveCritic:
+    """One critic at one moment."""
+
+    name: str = ""
+    card: CriticCard | None = None
+    """None while it does not answer; so is the epoch."""
+    epoch: int | None = None
+    queue_tokens: int = 0
+    max_queue_tokens: int = 0
+    memory: Memory = NOTHING
+
+    @property
+    def caches(self) -> dict[str, CacheUse]:
+        return {"prefixes": self.memory.prefixes, "features": self.memory.features}
 
 
 @dataclass(frozen=True, slots=True)
 class Live:
     """A server at one moment."""
 
-    card: CriticCard | None = None
-    """None while nobody answers; so is the epoch."""
-    epoch: int | None = None
-    queue_tokens: int = 0
-    max_queue_tokens: int = 0
+    critics: tuple[LiveCritic, ...] = ()
     open_critiques: int = 0
-    caches: dict[str, CacheUse] = field(default_factory=dict)
-    reused_tokens: int = 0
-    computed_tokens: int = 0
+    open_requests: int = 0
+    open_bytes: int = 0
+    """Of requests at work, as `max_open_bytes` counts them."""
+    num_tasks: int = 0
+    """Of the event loop."""
+    pictures: CacheUse = NOTHING.features
+    """Retained to be named, for whichever critic."""
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether every critic is."""
+        return bool(self.critics) and all(critic.card is not None for critic in self.critics)
 
 
 class LiveCollector(Collector):
@@ -47,21 +70,12 @@ class LiveCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         live = self._look()
-        yield _gauge("serving", "1 while there are weights at work.", int(live.card is not None))
-        if live.card is not None:
-            model = GaugeMetricFamily(
-                "adjudge_model",
-                "Always 1; the labels say what is served.",
-                labels=["name", "family", "dtype", "device"],
-            )
-            card = live.card
-            model.add_metric([card.name, card.family, card.dtype, card.device], 1)
-            yield model
-        if live.epoch is not None:
-            yield _gauge("weights_epoch", "Of the weights at work.", live.epoch)
-        yield _gauge("queue_tokens", "Tokens that wait for the model.", live.queue_tokens)
-        yield _gauge("queue_max_tokens", "Tokens that may.", live.max_queue_tokens)
+        yield _gauge("serving", "1 while all critics have weights at work.", int(live.is_serving))
+        yield from _of_critics(live)
         yield _gauge("open_critiques", "Critiques that are being written.", live.open_critiques)
+        yield _gauge("open_requests", "Requests at work.", live.open_requests)
+        yield _gauge("open_bytes", "Bytes that they hold, pictures decoded.", live.open_bytes)
+        yield _gauge("tasks", "Of the event loop; the same whenever it is idle.", live.num_tasks)
         yield from _of_caches(live)
         if self._audited is not None:
             records = CounterMetricFamily(
@@ -78,25 +92,49 @@ def _gauge(name: str, help_text: str, value: float) -> Metric:
     return GaugeMetricFamily(f"adjudge_{name}", help_text, value=value)
 
 
+def _of_critics(live: Live) -> Iterator[Metric]:
+    def gauge(name: str, help_text: str, *labels: str) -> GaugeMetricFamily:
+        return GaugeMetricFamily(f"adjudge_{name}", help_text, labels=labels or ["model"])
+
+    labels = ("name", "family", "dtype", "device")
+    models = gauge("model", "Always 1; the labels say what is served.", *labels)
+    serving = gauge("critic_serving", "1 while this critic has weights at work.")
+    epochs = gauge("weights_epoch", "Of the weights at work.")
+    tokens = gauge("queue_tokens", "Tokens that wait for the critic.")
+    most = gauge("queue_max_tokens", "Tokens that may.")
+    for critic in live.critics:
+        serving.add_metric([critic.name], int(critic.card is not None))
+        if (card := critic.card) is not None:
+            models.add_metric([card.name, card.family, card.dtype, card.device], 1)
+        if critic.epoch is not None:
+            epochs.add_metric([critic.name], critic.epoch)
+        tokens.add_metric([critic.name], critic.queue_tokens)
+        most.add_metric([critic.name], critic.max_queue_tokens)
+    yield from (models, serving, epochs, tokens, most)
+
+
 def _of_caches(live: Live) -> Iterator[Metric]:
+    labels = ["model", "cache"]
     hits = CounterMetricFamily(
-        "adjudge_cache_hits", "What was looked for and remembered.", labels=["cache"]
+        "adjudge_cache_hits", "What was looked for and remembered.", labels=labels
     )
     misses = CounterMetricFamily(
-        "adjudge_cache_misses", "What was looked for and not remembered.", labels=["cache"]
+        "adjudge_cache_misses", "What was looked for and not remembered.", labels=labels
     )
-    size = GaugeMetricFamily("adjudge_cache_bytes", "What is remembered now.", labels=["cache"])
-    for name, use in live.caches.items():
-        hits.add_metric([name], use.hits)
-        misses.add_metric([name], use.misses)
-        size.add_metric([name], use.nbytes)
+    size = GaugeMetricFamily("adjudge_cache_bytes", "What is remembered now.", labels=labels)
     tokens = CounterMetricFamily(
         "adjudge_prefix_tokens",
         "Tokens of prompts that were remembered (reused), and that the model ran (computed).",
-        labels=["source"],
+        labels=["model", "source"],
     )
-    tokens.add_metric(["reused"], live.reused_tokens)
-    tokens.add_metric(["computed"], live.computed_tokens)
+    caches = [(c.name, cache, use) for c in live.critics for cache, use in c.caches.items()]
+    for model, cache, use in [*caches, ("", "pictures", live.pictures)]:
+        hits.add_metric([model, cache], use.hits)
+        misses.add_metric([model, cache], use.misses)
+        size.add_metric([model, cache], use.nbytes)
+    for critic in live.critics:
+        tokens.add_metric([critic.name, "reused"], critic.memory.reused_tokens)
+        tokens.add_metric([critic.name, "computed"], critic.memory.computed_tokens)
     yield from (hits, misses, size, tokens)
 
 

@@ -1,7 +1,7 @@
 """What is counted as it happens, for Prometheus. One registry a server, none of the process's own.
 
-Labels are names of RPCs, of templates, of stages, and reasons of failures: all of them the server's
-words. Nothing that a caller sends can make a series.
+Labels are names of RPCs, of models, of templates, of stages, and reasons of failures: all of them
+the server's words. Nothing that a caller sends can make a series.
 """
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -15,7 +15,7 @@ TOKENS = tuple(float(1 << i) for i in range(4, 20))
 
 
 class Metrics:
-    """A watcher (see `watching`); its `batch` watches a batcher, from any thread."""
+    """A watcher (see `watching`); its `batch` watches batchers, from any thread."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._requests = Counter(
@@ -27,7 +27,7 @@ class Metrics:
         self._items = Counter(
             "adjudge_items",
             "Candidates and pairs of requests that did not fail as a whole: OK, or why not.",
-            ["method", "template", "outcome"],
+            ["method", "model", "template", "outcome"],
             registry=registry,
         )
         self._seconds = Histogram(
@@ -56,22 +56,31 @@ class Metrics:
             registry=registry,
         )
         self._batch_items = Histogram(
-            "adjudge_batch_items", "Items of a batch.", buckets=POWERS_OF_TWO, registry=registry
+            "adjudge_batch_items",
+            "Items of a batch.",
+            ["model"],
+            buckets=POWERS_OF_TWO,
+            registry=registry,
         )
         self._batch_tokens = Histogram(
             "adjudge_batch_tokens",
             "Tokens of a batch, what its items share counted once.",
+            ["model"],
             buckets=TOKENS,
             registry=registry,
         )
         self._forward_seconds = Histogram(
             "adjudge_forward_seconds",
             "Of one batch in the model; their number is that of batches.",
+            ["model"],
             buckets=SECONDS,
             registry=registry,
         )
         self._failed_batches = Counter(
-            "adjudge_batches_failed", "Batches at which the critic failed.", registry=registry
+            "adjudge_batches_failed",
+            "Batches at which the critic failed.",
+            ["model"],
+            registry=registry,
         )
         Process(registry=registry)
 
@@ -81,7 +90,7 @@ class Metrics:
         self._seconds.labels(method).observe(exchange.seconds)
         template = "" if exchange.template is None else exchange.template.name
         for outcome, number in exchange.outcomes().items():
-            self._items.labels(method, template, outcome).inc(number)
+            self._items.labels(method, exchange.model, template, outcome).inc(number)
         for stage in exchange.stages:
             if stage.name != READ:
                 self._stages.labels(stage.name).observe(stage.ended - stage.began)
@@ -92,10 +101,9 @@ class Metrics:
         self._input_tokens.inc(work.input_tokens)
         self._computed_tokens.inc(work.computed_tokens)
 
-    def batch(self, items: int, tokens: int, seconds: float, succeeded: bool) -> None:
-        """One batch that went through the model, or failed there."""
-        self._batch_items.observe(items)
-        self._batch_tokens.observe(tokens)
-        self._forward_seconds.observe(seconds)
-        if not succeeded:
-            self._failed_batches.inc()
+    def batch(self, model: str, items: int, tokens: int, seconds: float, succeeded: bool) -> None:
+        """One batch that went through the model of a critic, or failed there."""
+        self._batch_items.labels(model).observe(items)
+        self._batch_tokens.labels(model).observe(tokens)
+        self._forward_seconds.labels(model).observe(seconds)
+        self._failed_batches.labels(model).inc(not succeeded)

@@ -60,28 +60,31 @@ class MinuteLog:
         if not self._num_requests:
             return
         live = self._look()
+        caches = _caches(live)
         fields = {
             "requests": self._num_requests,
             "failures": dict(self._failures),
-            "queue_tokens": live.queue_tokens,
-            "hit_rate": self._hit_rates(live.caches),
+            "queue_tokens": sum(critic.queue_tokens for critic in live.critics),
+            "hit_rate": self._hit_rates(caches),
             "untold": self._requests.num_untold - self._num_untold,
         }
-        if live.epoch is not None:
-            fields["epoch"] = live.epoch
+        epochs = {c.name: c.epoch for c in live.critics if c.epoch is not None}
+        if epochs:
+            fields["epoch"] = epochs if len(live.critics) > 1 else next(iter(epochs.values()))
         logger.info("the last minute", extra={FIELDS: fields})
         self._tell_judgements()
         self._num_requests, self._num_untold = 0, self._requests.num_untold
         self._failures.clear()
-        self._caches = live.caches
+        self._caches = caches
 
     def _tell_judgements(self) -> None:
         with self._judgements.held() as templates:
             found = {key: of.window.last(MINUTE) for key, of in templates.items()}
-        for (name, kind), judged in found.items():
+        for (model, name, kind), judged in found.items():
             if not judged.values.n:
                 continue
             fields = {
+                "model": model,
                 "template": name,
                 "kind": kind,
                 "n": judged.values.n,
@@ -101,3 +104,15 @@ class MinuteLog:
             if hits + misses:
                 rates[name] = round(hits / (hits + misses), 3)
         return rates
+
+
+def _caches(live: Live) -> dict[str, CacheUse]:
+    """Of all critics together."""
+    found = {"pictures": live.pictures}
+    for critic in live.critics:
+        for name, use in critic.caches.items():
+            all_ = found.get(name, CacheUse())
+            found[name] = CacheUse(
+                all_.hits + use.hits, all_.misses + use.misses, all_.nbytes + use.nbytes
+            )
+    return found

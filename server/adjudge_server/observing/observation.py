@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from prometheus_client import CollectorRegistry
 
@@ -27,8 +28,7 @@ class Observation:
         or for traces that cannot be made."""
         self.metrics_port: int | None = None
         """The port that is scraped, once started; None where there is none."""
-        self.watch_batch: WatchBatch | None = None
-        """For the batcher; None where nobody wants to know."""
+        self._metrics: Metrics | None = None
         self._address = config.metrics_listen
         self._endpoint: MetricsEndpoint | None = None
         judgements, requests = Judgements(), RequestLog()
@@ -44,7 +44,7 @@ class Observation:
         if self._address is not None:
             metrics = Metrics(self._registry)
             watchers.append(metrics)
-            self.watch_batch = metrics.batch
+            self._metrics = metrics
             audited = None if self._writer is None else self._num_audited
             self._registry.register(LiveCollector(look, audited))
             self._registry.register(JudgementCollector(judgements))
@@ -63,6 +63,10 @@ class Observation:
         for closing in (self._writer, self._endpoint):
             if closing is not None:
                 await asyncio.to_thread(closing.close)
+
+    def batch_watcher(self, model: str) -> WatchBatch | None:
+        """For the batcher of the critic of that name; None where nobody wants to know."""
+        return None if self._metrics is None else partial(self._metrics.batch, model)
 
     def _num_audited(self) -> tuple[int, int]:
         assert self._writer is not None

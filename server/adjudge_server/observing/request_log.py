@@ -68,6 +68,8 @@ def _fields(exchange: Exchange, failures: dict[str, int]) -> dict[str, Any]:
         "seconds": round(exchange.seconds, 6),
         "items": len(exchange.items),
     }
+    if exchange.model:
+        fields["model"] = exchange.model
     if exchange.template is not None:
         fields["template"] = exchange.template.name
     if exchange.items:

@@ -74,6 +74,8 @@ def _attributes(exchange: Exchange) -> dict[str, Any]:
     }
     if exchange.template is not None:
         attributes["adjudge.template"] = exchange.template.name
+    if exchange.model:
+        attributes["adjudge.model"] = exchange.model
     if exchange.items:
         attributes["adjudge.weights_epoch"] = exchange.epoch
     return attributes

@@ -41,6 +41,8 @@ class Watch(grpc.aio.ServerInterceptor):
     def __init__(self, watchers: Sequence[Watcher] = (), *, is_audited: bool = False) -> None:
         self._watchers = watchers
         self._is_audited = is_audited
+        self.num_open = 0
+        """Requests that are not over. From any thread."""
 
     async def intercept_service(
         self,
@@ -89,6 +91,7 @@ class Watch(grpc.aio.ServerInterceptor):
         exchange.is_audited = self._is_audited
         begin(exchange)
         context.set_trailing_metadata(((HEADER, exchange.request_id),))
+        self.num_open += 1
         try:
             yield
         except BaseException as error:
@@ -100,6 +103,7 @@ class Watch(grpc.aio.ServerInterceptor):
 
     def _finish(self, exchange: Exchange) -> None:
         exchange.ended = time.monotonic()
+        self.num_open -= 1
         for watcher in self._watchers:
             try:
                 watcher(exchange)

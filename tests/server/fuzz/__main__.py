@@ -1,7 +1,9 @@
 """Long runs: `python -m tests.server.fuzz --requests 1000000 [--seed N] [--seconds N]`.
 
-Exits with 1, having kept what it found in the corpus, where a request was answered badly, the
-server died or complained in its log, or its memory, threads or files grew.
+Most requests go to the fake critic, one of a hundred to the embedded one; both may load weights.
+Exits with 1, having kept what it found in the corpus, where a request was answered badly, weights
+came from where they may not, a server died or complained in its log, or its memory, threads or
+files grew.
 """
 
 import argparse
@@ -10,27 +12,54 @@ import itertools
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.server.fuzz.mutation import Mutator
 from tests.server.fuzz.running import Found, forever, keep, send
-from tests.server.fuzz.surface import seeds
+from tests.server.fuzz.surface import SHARES, Sent, seeds
+from tests.server.fuzz.weights import Weights, lay_out
 from tests.server.watched import MIB, Watched, watched
 
 FLAGS = (
-    "--critic",
-    "fake",
     "--max-retained-bytes",
+    str(16 * MIB),
+    "--max-prefix-bytes",
+    str(16 * MIB),
+    "--max-feature-bytes",
     str(16 * MIB),
     "--max-message-bytes",
     "4194304",
+    "--max-critique-tokens",
+    "32",
+    "--enable-admin",
 )
 ROUND = 5_000
-"""Requests between two looks at the server."""
+"""Requests between two looks at the servers."""
+EMBEDDED_SHARE = 100
+"""One of so many requests goes to the embedded critic."""
 GROWTH = 1.05
 """What the end may have of the most in the first half. Memory grows in steps, when a request comes
 that is larger than all before."""
+
+
+@dataclass
+class Subject:
+    """A server, and what was seen of it."""
+
+    name: str
+    server: Watched
+    states: list[tuple[int, int, int]] = field(default_factory=list)
+    """Bytes of memory, threads, files."""
+
+    def look(self) -> str:
+        server = self.server
+        self.states.append((server.resident_bytes(), server.threads(), server.files()))
+        memory, threads, num_files = self.states[-1]
+        return f"{self.name}: {memory // MIB} MiB, {threads} threads, {num_files} files"
 
 
 def main() -> int:
@@ -40,50 +69,80 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=time.time_ns() % 2**32)
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
-    with tempfile.TemporaryDirectory() as folder, watched(Path(folder) / "log", *FLAGS) as server:
-        return _run(server, options.requests, options.seconds, options.seed)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        weights = lay_out(folder / "weights")
+        flags = (*FLAGS, "--weights-dir", str(weights.root))
+        subjects = [
+            Subject(name, stack.enter_context(watched(folder / name, *chosen, *flags)))
+            for name, chosen in (("fake", ("--critic", "fake")), ("embedded", ()))
+        ]
+        source = forever(Mutator(options.seed, seeds(weights), SHARES).request)
+        num_problems = _run(subjects, source, weights, options.requests, options.seconds)
+        # All of them, also if the first one failed.
+        failed = [_has_failed(subject) for subject in subjects]
+    print(f"{num_problems} problems", flush=True)
+    return int(bool(num_problems) or any(failed))
 
 
-def _run(server: Watched, num_requests: int, seconds: float, seed: int) -> int:
-    source = forever(Mutator(seed, seeds()).request)
-    total, began, num_problems = Found(), time.monotonic(), 0
-    states: list[tuple[int, int, int]] = []
-    while total.num_requests < num_requests and time.monotonic() - began < seconds:
-        if not server.is_alive():
-            print("the server died")
+def _run(
+    subjects: Sequence[Subject],
+    source: Iterator[Sent],
+    weights: Weights,
+    num_requests: int,
+    seconds: float,
+) -> int:
+    """The number of requests that were answered badly."""
+    began, num_problems = time.monotonic(), 0
+    done, codes = 0, Counter[str]()
+    while done < num_requests and time.monotonic() - began < seconds:
+        if not all(subject.server.is_alive() for subject in subjects):
+            print("a server died")
             break
-        wanted = min(ROUND, num_requests - total.num_requests)
-        found = asyncio.run(send(server.address, itertools.islice(source, wanted)))
-        for bad, case in found.problems[:20]:
-            print(f"{bad[:200]}\n    {keep(case)}", flush=True)
-        num_problems += len(found.problems)
-        total.num_requests += found.num_requests
-        total.codes += found.codes
-        state = (server.resident_bytes(), server.threads(), server.files())
-        states.append(state)
-        speed = total.num_requests / (time.monotonic() - began)
-        print(
-            f"{total.num_requests} requests, {speed:.0f}/s, {dict(total.codes)},"
-            f" {state[0] // MIB} MiB, {state[1]} threads, {state[2]} files",
-            flush=True,
+        wanted = list(itertools.islice(source, min(ROUND, num_requests - done)))
+        few = wanted[::EMBEDDED_SHARE]
+        del wanted[::EMBEDDED_SHARE]
+        for found in asyncio.run(_round(subjects, (wanted, few), weights)):
+            for bad, case in found.problems[:20]:
+                print(f"{bad[:200]}\n    {keep(case)}", flush=True)
+            num_problems += len(found.problems)
+            done += found.num_requests
+            codes += found.codes
+        speed = done / (time.monotonic() - began)
+        looks = "; ".join(subject.look() for subject in subjects)
+        print(f"{done} requests, {speed:.0f}/s, {dict(codes)}, {looks}", flush=True)
+    return num_problems
+
+
+async def _round(
+    subjects: Sequence[Subject], requests: Sequence[Sequence[Sent]], weights: Weights
+) -> list[Found]:
+    return await asyncio.gather(
+        *(
+            send(subject.server.address, cases, weights)
+            for subject, cases in zip(subjects, requests, strict=True)
         )
-    return _verdict(server, states, num_problems)
+    )
 
 
-def _verdict(server: Watched, states: Sequence[tuple[int, int, int]], num_problems: int) -> int:
-    if not server.is_alive():
-        return 1
-    complaints = server.complaints()
+def _has_failed(subject: Subject) -> bool:
+    """Whether it died, complained or grew, with what is known of it."""
+    if not subject.server.is_alive():
+        print(f"{subject.name} is dead\n{subject.server.log.read_text()[-10_000:]}")
+        return True
+    complaints = subject.server.complaints()
     print("\n".join(complaints[:50]))
-    halves = states[: len(states) // 2], states[len(states) // 2 :]
+    half = len(subject.states) // 2
+    halves = subject.states[:half], subject.states[half:]
     for kind, name in enumerate(("memory", "threads", "files")):
         first, last = (max((state[kind] for state in half), default=0) for half in halves)
-        print(f"{name}: {first} at most in the first half, {last} in the second")
-    ended, most = states[-1], [max(values) for values in zip(*(halves[0] or states), strict=True)]
+        print(f"{subject.name}: {name}: {first} at most in the first half, {last} in the second")
+    ended = subject.states[-1]
+    most = [max(values) for values in zip(*(halves[0] or subject.states), strict=True)]
     # A connection more or less may be open at the moment of a look.
     grown = ended[0] > GROWTH * most[0] or ended[1] > most[1] + 2 or ended[2] > most[2] + 2
-    print(f"{num_problems} problems, {len(complaints)} complaints" + ", and it grew" * grown)
-    return int(bool(num_problems or complaints or grown))
+    print(f"{subject.name}: {len(complaints)} complaints" + ", and it grew" * grown)
+    return bool(complaints) or grown
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """Makes bad requests of good ones: fields by their descriptors, pictures and texts, and the bytes
 of the whole. Everything follows from the seed."""
 
+import itertools
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -20,6 +22,10 @@ TEXTS: Final = (
     "<|im_start|>system\n<image><|endoftext|></s>[INST]<|eot_id|>",
     "{candidate}{prompt}{{%s%n}}",
     "../../etc/passwd",
+    "/../",
+    "/proc/self/root/",
+    "//./",
+    "~/",
     " " * 3000,
     "\n" * 3000,
     "a" * 60_000,
@@ -31,15 +37,22 @@ MAX_BYTES: Final = 1 << 20
 
 
 class Mutator:
-    def __init__(self, seed: int, seeds: Sequence[tuple[str, Message]]) -> None:
+    def __init__(
+        self, seed: int, seeds: Sequence[tuple[str, Message]], shares: Mapping[str, float]
+    ) -> None:
+        """`shares`: how often each method is called, of all of those in `seeds`."""
         self._random = random.Random(seed)
         self._seeds = seeds
+        of_method = Counter(method for method, _ in seeds)
+        self._weights = list(
+            itertools.accumulate(shares[method] / of_method[method] for method, _ in seeds)
+        )
         self._pieces = [piece for _, message in seeds for piece in _messages(message)]
 
     def request(self) -> tuple[str, bytes]:
         """A method, and what to send to it."""
         chance = self._random.random
-        method, seed = self._random.choice(self._seeds)
+        [(method, seed)] = self._random.choices(self._seeds, cum_weights=self._weights)
         if chance() < 0.02:  # what is meant for another
             _, seed = self._random.choice(self._seeds)
         message = type(seed)()
@@ -61,6 +74,8 @@ class Mutator:
             value = getattr(message, self._random.choice(deeper).name)
             inner = value if isinstance(value, Message) else self._random.choice(value)
             return self._mutate_message(inner)
+        if not message.DESCRIPTOR.fields:
+            return None
         field = self._random.choice(message.DESCRIPTOR.fields)
         if self._random.random() < 0.15:
             message.ClearField(field.name)

@@ -13,16 +13,14 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 
-from tests.server.fuzz.surface import STREAMED, Answer, problem
+from tests.server.fuzz.surface import REFLECTION, STREAMED, WATCH, Answer, Sent, problem
+from tests.server.fuzz.weights import Weights
 
 CORPUS: Final = Path(__file__).parent / "corpus"
 TIMEOUT: Final = 120.0
 """Seconds after which a request counts as one that hangs. On a machine with much else to do, 16
 critiques at a time took more than 30."""
 _DETAILS: Final = "grpc-status-details-bin"
-
-Sent = tuple[str, bytes]
-"""A method, and what was sent to it."""
 
 
 @dataclass
@@ -35,42 +33,65 @@ class Found:
 
 
 async def send(
-    address: str, requests: Iterable[Sent], *, num_callers: int = 16, seconds: float = float("inf")
+    address: str,
+    requests: Iterable[Sent],
+    weights: Weights,
+    *,
+    num_callers: int = 64,
+    seconds: float = float("inf"),
 ) -> Found:
-    """All requests, or as many as there is time for."""
+    """All requests, or as many as there is time for, over one connection."""
     found, source, end = Found(), iter(requests), time.monotonic() + seconds
     options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     async with grpc.aio.insecure_channel(address, options) as channel:
+        methods = Methods(channel)
 
         async def call() -> None:
-            for method, data in source:
+            for case in source:
                 if time.monotonic() > end:
                     return
-                answer = await _answer(channel, method, data)
+                answer = await _answer(methods, *case)
                 found.num_requests += 1
                 found.codes[answer.code.name] += 1
                 try:
-                    bad = problem(method, answer)
+                    bad = problem(case, answer, weights)
                 except Exception as error:
                     bad = f"an answer that cannot be read: {error!r}"
                 if bad:
-                    found.problems.append((bad, (method, data)))
+                    found.problems.append((bad, case))
 
         await asyncio.gather(*(call() for _ in range(num_callers)))
     return found
 
 
-async def _answer(channel: grpc.aio.Channel, method: str, data: bytes) -> Answer:
-    messages: list[bytes] = []
-    call: Any
-    try:
-        if method not in STREAMED:
-            call = channel.unary_unary(method)(data, timeout=TIMEOUT)
-            messages.append(await call)
+class Methods(dict[str, Any]):
+    """Of one channel, each made once."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+
+    def __missing__(self, method: str) -> Any:
+        if method == REFLECTION:
+            made: Any = self._channel.stream_stream(method)
+        elif method in STREAMED:
+            made = self._channel.unary_stream(method)
         else:
-            # A stream of one request, also where the method takes just one.
-            call = channel.stream_stream(method)(iter([data]), timeout=TIMEOUT)
+            made = self._channel.unary_unary(method)
+        return self.setdefault(method, made)
+
+
+async def _answer(methods: Methods, method: str, data: bytes) -> Answer:
+    messages: list[bytes] = []
+    request = iter([data]) if method == REFLECTION else data
+    call = methods[method](request, timeout=TIMEOUT)
+    try:
+        if method == WATCH:  # it would go on for ever
+            messages.append(await call.read())
+            call.cancel()
+        elif method in STREAMED:
             messages += [message async for message in call]
+        else:
+            messages.append(await call)
     except grpc.aio.AioRpcError as error:
         trailers = dict(error.trailing_metadata() or ())
         details = trailers.get(_DETAILS, b"")

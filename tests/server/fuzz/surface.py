@@ -1,11 +1,11 @@
-"""The methods that strangers reach, a sound request of each, and what may be answered."""
+"""The methods that callers reach, a sound request of each, and what may be answered."""
 
 import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import grpc
 from google.protobuf.message import Message
@@ -14,40 +14,71 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from PIL import Image
 
+from adjudge.v1 import admin_pb2
 from adjudge.v1 import reward_pb2 as pb
+from tests.server.fuzz.weights import Weights
 
 SERVICE: Final = "/adjudge.v1.RewardService"
 SCORE, COMPARE = f"{SERVICE}/ScoreCandidates", f"{SERVICE}/CompareCandidates"
 CRITIQUE, MODEL = f"{SERVICE}/CritiqueCandidates", f"{SERVICE}/GetModel"
-HEALTH = "/grpc.health.v1.Health/Check"
-REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
-STREAMED = (CRITIQUE, REFLECTION)
+LOAD: Final = "/adjudge.v1.AdminService/LoadWeights"
+HEALTH: Final = "/grpc.health.v1.Health/Check"
+WATCH: Final = "/grpc.health.v1.Health/Watch"
+LIST: Final = "/grpc.health.v1.Health/List"
+REFLECTION: Final = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+STREAMED: Final = (CRITIQUE, WATCH, REFLECTION)
 """Those whose answer is a stream."""
+SHARES: Final = {
+    SCORE: 0.28,
+    COMPARE: 0.28,
+    CRITIQUE: 0.05,
+    MODEL: 0.09,
+    LOAD: 0.05,
+    HEALTH: 0.07,
+    LIST: 0.02,
+    WATCH: 0.06,
+    REFLECTION: 0.1,
+}
+"""How often each is called."""
 
 
-def seeds() -> list[tuple[str, Message]]:
+def seeds(weights: Weights) -> list[tuple[str, Message]]:
     """A method and a request that it answers; each field of the contract is set somewhere."""
     questions = [_question(*pictures) for pictures in ((), *((p,) for p in _pictures()))]
     questions.append(_question(*_pictures()[:3]))
-    candidates = [_candidate(text) for text in ("Three.", "", "A cat\nand a dog.", "<|im_end|>")]
+    texts = ("Three.", "", "A cat\nand a dog.", "<|im_end|>")
     found: list[tuple[str, Message]] = []
-    for prompt in questions:
-        about = {"prompt": [prompt], "candidates": candidates}
-        pairs = [pb.Pair(first=0, second=1), pb.Pair(first=2, second=3)]
+    for number, prompt in enumerate(questions):
+        # Most with two candidates: what is decoded and judged twice is decoded and judged alike.
+        some = [_candidate(text) for text in (texts if number % 4 == 0 else texts[:2])]
+        about = {"prompt": [prompt], "candidates": some}
+        pairs = [pb.Pair(first=0, second=1), pb.Pair(first=1, second=0)]
         found += [
-            (SCORE, pb.ScoreCandidatesRequest(**about, include_distribution=True)),
-            (SCORE, pb.ScoreCandidatesRequest(**about, expected_epoch=0, readout=1, model="fake")),
+            (SCORE, pb.ScoreCandidatesRequest(**about, include_distribution=number % 4 == 0)),
+            (SCORE, pb.ScoreCandidatesRequest(**about, readout=1)),
             (COMPARE, pb.CompareCandidatesRequest(**about, pairs=pairs)),
             (COMPARE, pb.CompareCandidatesRequest(**about, pairs=pairs[:1], order_policy=2)),
-            (CRITIQUE, pb.CritiqueCandidatesRequest(**about, max_critique_tokens=8)),
+            (CRITIQUE, pb.CritiqueCandidatesRequest(**about, max_critique_tokens=4)),
             (CRITIQUE, pb.CritiqueCandidatesRequest(**about, pairs=pairs, max_critique_tokens=2)),
         ]
+    loads = [admin_pb2.LoadWeightsRequest(path=str(path)) for path in weights.asked_for()]
+    served = "adjudge.v1.RewardService"
     return [
         *found,
         (SCORE, pb.ScoreCandidatesRequest(**about, reference="3", rubric="Be strict.")),
-        (MODEL, pb.GetModelRequest(model="fake")),
-        (HEALTH, health_pb2.HealthCheckRequest(service="adjudge.v1.RewardService")),
+        (SCORE, pb.ScoreCandidatesRequest(**about, expected_epoch=0, model="fake")),
+        *((MODEL, pb.GetModelRequest(model=name)) for name in ("", "fake")),
+        *((LOAD, load) for load in loads),
+        (LOAD, admin_pb2.LoadWeightsRequest(path=loads[0].path, model="fake", expected_epoch=0)),
+        *((HEALTH, health_pb2.HealthCheckRequest(service=name)) for name in ("", served)),
+        *((WATCH, health_pb2.HealthCheckRequest(service=name)) for name in ("", served, "none")),
+        (LIST, health_pb2.HealthListRequest()),
         (REFLECTION, reflection_pb2.ServerReflectionRequest(list_services="")),
+        (REFLECTION, reflection_pb2.ServerReflectionRequest(file_containing_symbol=served)),
+        (
+            REFLECTION,
+            reflection_pb2.ServerReflectionRequest(host="here", file_by_filename="a.proto"),
+        ),
     ]
 
 
@@ -84,6 +115,9 @@ def _file(image: Image.Image, kind: str) -> bytes:
 # Answers ------------------------------------------------------------------------------------------
 
 
+Sent: TypeAlias = tuple[str, bytes]
+"""A method, and what was sent to it."""
+
 REFUSALS: Final = {
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.NOT_FOUND,
@@ -94,7 +128,7 @@ REFUSALS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back: messages, and how it ended."""
+    """What came back: messages (of a watch the first one only), and how it ended."""
 
     messages: Sequence[bytes]
     code: grpc.StatusCode
@@ -102,10 +136,12 @@ class Answer:
     details: bytes
 
 
-def problem(method: str, answer: Answer) -> str | None:
+def problem(case: Sent, answer: Answer, weights: Weights) -> str | None:
     """What is wrong with an answer. A typed refusal is as good as a reward."""
+    method, data = case
     if answer.code is not grpc.StatusCode.OK:
-        if answer.code not in REFUSALS:
+        may_be_forbidden = method == LOAD and answer.code is grpc.StatusCode.PERMISSION_DENIED
+        if answer.code not in REFUSALS and not may_be_forbidden:
             return f"{answer.code.name}: {answer.text}"
         if method == HEALTH and answer.code is grpc.StatusCode.NOT_FOUND:
             return None
@@ -116,7 +152,13 @@ def problem(method: str, answer: Answer) -> str | None:
         return next(filter(None, map(_bad_outcome, outcomes)), None if outcomes else "no outcome")
     if method == CRITIQUE:
         return _bad_critique([pb.CritiqueCandidatesResponse.FromString(m) for m in answer.messages])
-    return None
+    if method == LOAD:
+        path = admin_pb2.LoadWeightsRequest.FromString(data).path
+        return None if weights.may_be_loaded(path) else f"loaded {path!r}"
+    if method == MODEL:
+        model = pb.GetModelResponse.FromString(answer.messages[0]).model
+        return f"{model.revision} is served" if model.revision == weights.BAIT else None
+    return None if answer.messages or method == REFLECTION else "nothing was answered"
 
 
 def _bad_outcome(outcome: Any) -> str | None:

@@ -1,0 +1,95 @@
+"""Tables of a TOML file, read key by key; each complaint names its key."""
+
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+E = TypeVar("E", bound=Enum)
+_NO_DEFAULT = object()
+
+
+class Table:
+    """A table of the file, from which keys are taken one by one."""
+
+    def __init__(self, table: Mapping[str, Any]) -> None:
+        self._left = dict(table)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._left
+
+    def take(self, key: str, read: Callable[[Any], T], default: object = _NO_DEFAULT) -> T:
+        """What `read` makes of the value, or of the default, without which the key is needed."""
+        value = self._left.pop(key, default)
+        if value is _NO_DEFAULT:
+            raise ValueError(f"the key {key!r} is missing")
+        try:
+            return read(value)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from error
+
+    def check_is_empty(self, where: str = "") -> None:
+        if self._left:
+            raise ValueError(f"unknown keys {sorted(self._left)} {where}".rstrip())
+
+
+def tables(value: object) -> list[Mapping[str, Any]]:
+    """Of `[[several]]` of one name."""
+    if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
+        raise ValueError("is written as tables in double brackets")
+    return value
+
+
+def text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not text")
+    return value
+
+
+def name(value: object) -> str:
+    found = text(value)
+    if not found.strip() or not found.isprintable():
+        raise ValueError(f"{found!r} is empty or not printable")
+    return found
+
+
+def texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):  # a string is no list of letters
+        raise ValueError(f"{value!r} is not a list of texts")
+    return tuple(map(text, value))
+
+
+def one_of(kind: type[E]) -> Callable[[object], E]:
+    """Reads a member of an Enum by its value."""
+
+    def read(value: object) -> E:
+        for member in kind:
+            if member.value == value:
+                return member
+        raise ValueError(f"{value!r} is none of {', '.join(member.value for member in kind)}")
+
+    return read
+
+
+def integer(lowest: int, highest: int) -> Callable[[object], int]:
+    def read(value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
+            raise ValueError(f"{_shown(value)} is not an integer from {lowest} to {highest}")
+        return value
+
+    return read
+
+
+def number(lowest: float, highest: float) -> Callable[[object], float]:
+    def read(value: object) -> float:
+        found = value if isinstance(value, int | float) and not isinstance(value, bool) else None
+        if found is None or not lowest <= found <= highest:  # nan is not, either
+            raise ValueError(f"{_shown(value)} is not a number from {lowest:g} to {highest:g}")
+        return float(found)
+
+    return read
+
+
+def _shown(value: object) -> str:
+    # Python refuses to write out very long integers.
+    return "that" if isinstance(value, int) and abs(value) > 10**100 else repr(value)
