@@ -1,16 +1,18 @@
 # On a fresh machine: `make demo` and `make test`. Everything else is for developers.
 PYTHON ?= python3
 BIN := .venv/bin
+# Processes that run tests; a file's tests stay in one, where they share what is slow to make.
+WORKERS ?= 2
 export HF_HUB_OFFLINE := 1
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test check lint type format proto serve evaluate train bench clean
+.PHONY: demo test check lint type format proto serve evaluate train bench soak clean
 
 demo: .venv/installed  ## start the server, judge the handwritten seven, print the ranking
 	$(BIN)/python examples/demo.py
 
 test: .venv/installed .venv-proto/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 check: lint type
 
@@ -39,6 +41,9 @@ train: .venv/installed  ## train the embedded critic anew, into build/embedded
 
 bench: .venv/installed  ## what judgements cost, beside the floor and beside peers; BENCH=--quick: what the bars need
 	$(BIN)/python -m benchmarks.engine $(BENCH)
+
+soak: .venv/installed  ## half an hour of everything that a cluster does to a server; SOAK="--minutes 5": less
+	$(BIN)/python -m tests.soak $(SOAK)
 
 clean:
 	rm -rf .venv .venv-proto build dist

@@ -7,6 +7,7 @@ import argparse
 import logging
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -31,6 +32,8 @@ def main() -> None:
     host_memory.keep()  # as the server does; for the floor and the baselines too
     grid = "smallest" if options.smallest else "quick" if options.quick else "full"
     settings = SETTINGS[grid]
+    if options.rounds is not None:
+        settings = replace(settings, rounds=options.rounds, served_rounds=options.rounds)
     sections = SECTIONS | peers.sections(options.vllm, options.openrlhf)
     if unknown := set(options.only) - set(sections):
         raise SystemExit(f"--only {','.join(sorted(unknown))}: choose from {','.join(sections)}")
@@ -52,6 +55,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks.engine", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="what the bars need; minutes")
     parser.add_argument("--smallest", action="store_true", help="a toy, to see that it runs")
+    parser.add_argument("--rounds", type=int, help="of each measurement that is repeated")
     parser.add_argument("--only", type=lambda text: text.split(","), default=[])
     parser.add_argument("--write-readme", action="store_true", help="figures into README.md")
     parser.add_argument("--out", type=Path, default=FOLDER / "results")

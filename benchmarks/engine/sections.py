@@ -11,10 +11,10 @@ from benchmarks.engine import baselines, floor, in_process, invariance, memory, 
 from benchmarks.engine.checkpoint import build, critic_of, write
 from benchmarks.engine.in_process import POINTWISE, ROUND_ROBIN, Case, Subject, Timings
 from benchmarks.engine.invariance import Changes
-from benchmarks.engine.questions import picture, responses
+from benchmarks.engine.questions import picture, pointwise, responses
 from benchmarks.engine.results import Results
 from benchmarks.engine.settings import Settings
-from benchmarks.engine.shapes import TINY
+from benchmarks.engine.shapes import EMBEDDED, TINY
 from benchmarks.engine.timing import timed
 
 from adjudge_reranker import RewardClient
@@ -133,14 +133,25 @@ def grpc(settings: Settings, results: Results) -> None:
 
 
 def embedded(settings: Settings, results: Results) -> None:
+    add = partial(results.add, "embedded critic, gRPC", size=None, count=served.RESPONSES)
+    add(what="one core, floor", values=[_embedded_floor()], unit="rewards/s")
     with served.serving() as server:
         for is_warm, what in ((True, "warm"), (False, "cold")):
             found = served.embedded_throughput(server, settings.embedded_requests, is_warm=is_warm)
-            add = partial(results.add, "embedded critic, gRPC", size=None, count=served.RESPONSES)
             add(what=what, values=[found.rewards_per_second], unit="rewards/s")
             add(what=what, values=[found.rewards_per_cpu_second], unit="rewards/CPU s")
             if is_warm:
                 results.bars["embedded_warm_rewards_per_second"] = found.rewards_per_second
+
+
+def _embedded_floor() -> float:
+    """Rewards a second, about a known picture, of a core that multiplies matrices at its peak and
+    does nothing else."""
+    critic = _embedded(CacheBytes(), "float32")
+    items = pointwise(critic, picture(served.DIGIT, 0), served.digits(0))
+    work = floor.work_after(items, items[0].shared_tokens)
+    peak = floor.matrix_product_peak("cpu", torch.float32)
+    return len(items) * peak / work.flops(EMBEDDED)
 
 
 def peak_memory(settings: Settings, results: Results) -> None:

@@ -87,14 +87,18 @@ class Throughput:
     """Of server and clients together."""
 
 
+def digits(number: int) -> list[str]:
+    """What one request asks about, its first response to its last."""
+    return [f"This is the digit {i}, seen {number} times." for i in range(RESPONSES)]
+
+
 def embedded_throughput(served: Served, requests: int, *, is_warm: bool) -> Throughput:
     """Of clients that each send `requests`, one after the other, to the embedded critic. Warm: all
     about one picture that was sent before; cold: another one each time."""
 
     def ask(client: RewardClient, number: int) -> None:
         image = picture(DIGIT, 0 if is_warm else 1 + number)
-        texts = [f"This is the digit {i}, seen {number} times." for i in range(RESPONSES)]
-        client.score([PROMPT, image], texts, timeout=60)
+        client.score([PROMPT, image], digits(number), timeout=60)
 
     with ExitStack() as stack:
         clients = [stack.enter_context(RewardClient(served.address)) for _ in range(CLIENTS)]

@@ -50,6 +50,8 @@ LLAVA_CRITIC_7B = Shape(
     3584, 28, 28, 4, 18944, 152064, 1152, 26, 16, 4304, tile=384, patch=14, grid=6
 )
 """lmms-lab/llava-critic-7b: Qwen2-7B behind SigLIP-so400m."""
+EMBEDDED = Shape(128, 5, 4, 2, 448, 2048, 128, 4, 4, 384, tile=56, patch=14, grid=1)
+"""The language model of the critic that ships inside the package; see its config.json."""
 TINY = Shape(32, 2, 4, 2, 64, 1152, 32, 2, 4, 64, tile=56, patch=14, grid=2)
 """For tests of the code."""
 

@@ -1,0 +1,1 @@
+"""One client and several servers: rewards while servers are killed, and how caches are hit."""
