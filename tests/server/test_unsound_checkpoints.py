@@ -144,7 +144,9 @@ def test_a_configuration_of_quantised_weights_is_refused(copy: Path) -> None:
     assert "quantization_config" in refused(copy)
 
 
-@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"sequence_classification"}), indirect=True)
+@pytest.mark.parametrize(
+    "family", sorted(set(FAMILIES) - {"sequence_classification"}), indirect=True
+)
 def test_a_tied_head_must_be_the_embeddings(copy: Path) -> None:
     configure(copy, tie_word_embeddings=True)
     assert "lm_head.weight is not equal to" in refused(copy)

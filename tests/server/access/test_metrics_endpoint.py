@@ -4,6 +4,7 @@ import contextlib
 import random
 import socket
 import struct
+import time
 import urllib.request
 from collections.abc import Iterator
 
@@ -14,6 +15,7 @@ from adjudge_server.serve import Server
 from tests.conftest import SEVEN, Launch
 from tests.server.access.conftest import new_token, secret_file
 
+PATIENCE = 30.0
 TOKEN = new_token()
 PROMPT, CANDIDATE = "a-prompt-that-nobody-else-asks", "a-candidate-that-nobody-else-gives"
 
@@ -42,7 +44,9 @@ def test_metrics_show_no_token_and_nothing_that_was_asked(server: Server) -> Non
                 client.score(PROMPT, [CANDIDATE], **bad)  # type: ignore[arg-type]
     with RewardClient(address, token=wrong) as stranger, pytest.raises(RequestRefused):
         stranger.score(PROMPT, [CANDIDATE])
-    shown = scraped(server)
+    end = time.monotonic() + PATIENCE  # a caller has its answer before it is counted
+    while "UNAUTHENTICATED" not in (shown := scraped(server)) and time.monotonic() < end:
+        time.sleep(0.05)
     assert "adjudge_requests_total" in shown and "UNAUTHENTICATED" in shown
     for secret in (TOKEN, wrong, PROMPT, CANDIDATE, str(server.config.tokens)):
         assert secret not in shown
