@@ -96,7 +96,7 @@ def container() -> Deployed:
 
 
 def manifests(overlay: str) -> dict[str, Any]:
-    """By kind, as `kubectl kustomize` would render them: names of images aside."""
+    """By `key`, as `kubectl kustomize` would render them: names of images aside."""
     directory = KUBERNETES / overlay
     said = yaml.safe_load((directory / "kustomization.yaml").read_text())
     found: dict[str, Any] = {}
@@ -105,11 +105,17 @@ def manifests(overlay: str) -> dict[str, Any]:
             found |= manifests(str((directory / resource).resolve().relative_to(KUBERNETES)))
         else:
             document = yaml.safe_load((directory / resource).read_text())
-            found[document["kind"]] = document
+            found[key(document)] = document
     for patch in said.get("patches", ()):
         operations = yaml.safe_load((directory / patch["path"]).read_text())
         found[patch["target"]["kind"]] = patched(found[patch["target"]["kind"]], operations)
     return found
+
+
+def key(document: Mapping[str, Any]) -> str:
+    """Its kind, and its name where that is not Adjudge's."""
+    name = document["metadata"]["name"]
+    return document["kind"] if name == "adjudge" else f"{document['kind']} {name}"
 
 
 def patched(document: Any, operations: Sequence[Mapping[str, Any]]) -> Any:

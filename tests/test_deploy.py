@@ -8,14 +8,14 @@ import shutil
 import subprocess
 import tomllib
 import urllib.request
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import grpc.aio
 import pytest
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from adjudge_reranker import RewardClient
+from adjudge_reranker import AdminClient, RewardClient
 from adjudge_server.__main__ import parse
 from adjudge_server.config import Config
 from adjudge_server.serve import LAST_SECONDS, SERVICE, Server
@@ -30,11 +30,13 @@ from tests.deployment import (
     GrpcProbe,
     all_ways,
     instructions,
+    key,
     manifests,
     patched,
     pod,
     unit,
 )
+from tests.server.observing.scraping import scrape
 
 LIVENESS = "grpc.health.v1.Health"
 WAYS = pytest.mark.parametrize("way", all_ways(), ids=lambda way: way.name)
@@ -87,21 +89,30 @@ def test_what_a_server_says_of_its_process_does_not_wait_for_its_critic() -> Non
 @EVERY_OVERLAY
 def test_names_labels_and_ports_of_the_manifests_fit_each_other(overlay: str) -> None:
     found = manifests(overlay)
-    stateful, service = found["StatefulSet"], found["Service"]
+    stateful, service, pods = (
+        found["StatefulSet"],
+        found["Service"],
+        found["Service adjudge-pods"],
+    )
     labels = stateful["spec"]["template"]["metadata"]["labels"]
     selectors = [
         stateful["spec"]["selector"]["matchLabels"],
         service["spec"]["selector"],
+        pods["spec"]["selector"],
         found["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"],
         found["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"],
     ]
     assert all(selector.items() <= labels.items() for selector in selectors)
-    assert stateful["spec"]["serviceName"] == service["metadata"]["name"]
-    assert service["spec"]["clusterIP"] == "None", "as text: YAML has no such null"
+    assert stateful["spec"]["serviceName"] == pods["metadata"]["name"]
+    assert pods["spec"]["publishNotReadyAddresses"] is True, "what lost its weights is not ready"
+    assert "publishNotReadyAddresses" not in service["spec"], "clients ask those that serve"
+    for each in (service, pods):
+        assert each["spec"]["clusterIP"] == "None", "as text: YAML has no such null"
     (server,) = pod(overlay)["containers"]
     ports = {port["name"]: port["containerPort"] for port in server["ports"]}
     assert {port["name"]: port["port"] for port in service["spec"]["ports"]} == ports
     assert {port["targetPort"] for port in service["spec"]["ports"]} == set(ports)
+    assert [port["port"] for port in pods["spec"]["ports"]] == [ports["grpc"]]
     ingress = found["NetworkPolicy"]["spec"]["ingress"]
     assert {port["port"] for rule in ingress for port in rule["ports"]} == set(ports)
     config = parse(server["args"])
@@ -110,11 +121,13 @@ def test_names_labels_and_ports_of_the_manifests_fit_each_other(overlay: str) ->
     assert config.metrics_listen.endswith(f":{ports['metrics']}")
 
 
-def test_prometheus_finds_the_service_and_its_port() -> None:
+def test_prometheus_finds_one_service_and_its_port() -> None:
     monitor = yaml.safe_load((KUBERNETES / "monitoring" / "servicemonitor.yaml").read_text())
     service = manifests("base")["Service"]
     wanted = monitor["spec"]["selector"]["matchLabels"]
     assert wanted.items() <= service["metadata"]["labels"].items()
+    pods = manifests("base")["Service adjudge-pods"]
+    assert not wanted.items() <= pods["metadata"]["labels"].items()
     ports = {port["name"] for port in service["spec"]["ports"]}
     assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= ports
 
@@ -149,7 +162,7 @@ def test_secrets_are_readable_for_the_servers_group_alone(overlay: str) -> None:
 def test_the_tests_read_the_manifests_as_kubectl_does(overlay: str) -> None:
     command = ["kubectl", "kustomize", str(KUBERNETES / overlay)]
     rendered = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    documents = {document["kind"]: document for document in yaml.safe_load_all(rendered)}
+    documents = {key(document): document for document in yaml.safe_load_all(rendered)}
     (image,) = yaml.safe_load((KUBERNETES / "base" / "kustomization.yaml").read_text())["images"]
     ours = manifests(overlay)
     (server,) = ours["StatefulSet"]["spec"]["template"]["spec"]["containers"]
@@ -186,6 +199,13 @@ def test_the_image_holds_what_the_package_is_built_from_and_its_commands() -> No
     assert commands <= project["project"]["scripts"].keys()
 
 
+def test_a_gpu_is_kept_away_by_what_the_unit_and_its_page_name() -> None:
+    """See systemd.exec(5): what else implies DeviceAllow= is not in the unit."""
+    closing = {"PrivateDevices", "ProtectClock", "DevicePolicy", "DeviceAllow"}
+    page = (ROOT / "docs" / "running.md").read_text()
+    assert {name for name in closing & unit().keys() if f"`{name}=no`" not in page} == set()
+
+
 def test_nothing_runs_as_root() -> None:
     user, _, group = dict(instructions())["USER"].partition(":")
     context = pod("base")["securityContext"]
@@ -213,3 +233,43 @@ def test_alerts_are_about_metrics_that_a_server_has(launch: Launch) -> None:
     assert used - there <= {"adjudge_audit_records_total"}  # of servers that keep one
     page = (ROOT / "docs" / "running.md").read_text()
     assert [rule["alert"] for rule in rules if f"`{rule['alert']}`" not in page] == []
+
+
+def test_replicas_differ_by_their_weights_and_not_by_how_often_those_were_loaded(
+    launch: Launch, tmp_path: Path
+) -> None:
+    rules = yaml.safe_load((DEPLOY / "prometheus-alerts.yaml").read_text())["groups"][0]["rules"]
+    (expression,) = [r["expr"] for r in rules if r["alert"] == "AdjudgeReplicasDiffer"]
+    said = re.fullmatch(
+        r"count by \(job, (\w+)\) \(count by \(job, \1, (\w+)\) \((\w+)\)\) > 1", expression
+    )
+    assert said
+    model, weights, metric = said.groups()
+    servers = [
+        launch(
+            critic="fake", metrics_listen="127.0.0.1:0", enable_admin=True, weights_dir=(tmp_path,)
+        )
+        for _ in range(2)
+    ]
+
+    def load(server: Server, step: str) -> None:
+        (tmp_path / step).mkdir(exist_ok=True)
+        with AdminClient(f"127.0.0.1:{server.port}") as admin:
+            admin.load_weights(tmp_path / step)
+
+    def alerts() -> bool:
+        found: dict[str, set[str]] = {}
+        for server in servers:
+            for name, labels in scrape(server):
+                if name == metric:
+                    said = dict(labels)
+                    found.setdefault(said[model], set()).add(said[weights])
+        assert found
+        return any(len(distinct) > 1 for distinct in found.values())
+
+    assert not alerts()
+    load(servers[0], "step-1")
+    assert alerts()
+    load(servers[1], "step-2")
+    load(servers[1], "step-1")
+    assert not alerts()

@@ -83,8 +83,10 @@ def critic_of(
     grids = tuple((width, height) for height, width in model.config.image_grid_pinpoints)
     vision = LlavaVision(model.model, caches.features)
     geometry = Geometry(shape.tile, shape.patch, grids)
-    tiler = Tiler(geometry, single="anyres", several="anyres", is_known=vision.knows)
-    preparer = Preparer(tokenizer, QWEN_1_5, tiler, card.templates, card.max_input_tokens)
+    tiler = Tiler(geometry, single="anyres", several="anyres")
+    preparer = Preparer(
+        tokenizer, QWEN_1_5, tiler, card.templates, card.max_input_tokens, vision.knows
+    )
     ends = frozenset({tokenizer.added[QWEN_1_5.end]})
     return LlavaOnevisionCritic(model, tokenizer, preparer, card, ends, 1.0, vision, caches)
 

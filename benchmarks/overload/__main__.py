@@ -38,6 +38,8 @@ MAX_QUEUE_TOKENS = 8000
 FACTOR = 4
 CLIENTS = 4
 """Connections of the callers that ask for too much."""
+MIN_SECONDS = 2.5 * (MAX_QUEUE_TOKENS + MAX_BATCH_TOKENS) * SECONDS_PER_TOKEN
+"""Of a part: what is measured begins when the queue is full, and is the greater part of it."""
 BOUND_SLACK = 1.1
 """For what is beside the model: preparing, gRPC, the load's own event loop."""
 
@@ -143,7 +145,8 @@ async def _small_client(
     greedy = asyncio.create_task(at_rate(stubs, _rate(found, await ask(stubs[0])), seconds))
     await asyncio.sleep(found.bound_seconds)
     began, calls = time.monotonic(), list[Call]()
-    while time.monotonic() - began < seconds - found.bound_seconds:
+    # One at least, however slow the machine: the bound is that of the capacity it has.
+    while not calls or time.monotonic() - began < seconds - found.bound_seconds:
         calls.append(await ask(small, 2))
         await asyncio.sleep(0.1)
     await greedy
@@ -189,9 +192,16 @@ def _percentiles(values: Sequence[float]) -> tuple[float, float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser("python -m benchmarks.overload", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=30.0, help="of each part (default: 30)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=30.0,
+        help=f"of each part (default: 30; at least {MIN_SECONDS:g}, in which the queue fills)",
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if not options.seconds >= MIN_SECONDS:
+        parser.error(f"--seconds {options.seconds:g}: must be {MIN_SECONDS:g} or more")
     flags = ["--max-batch-tokens", str(MAX_BATCH_TOKENS)]
     flags += ["--max-queue-tokens", str(MAX_QUEUE_TOKENS)]
     with (

@@ -68,6 +68,7 @@ class Phase:
             "calls": len(found.seconds),
             "rewards": found.num_rewards,
             "wrong": found.num_wrong,
+            "largest_difference": found.largest_difference,
             "failures": dict(found.failures),
             "seconds": round(self.seconds, 2),
             "median_seconds": round(found.quantile(0.5), 4),

@@ -13,6 +13,7 @@ from adjudge_reranker.encode import checked_epoch
 from adjudge_reranker.endpoints import checked_addresses
 from adjudge_reranker.errors import error_from_rpc
 from adjudge_reranker.lifetime import Blocking
+from adjudge_reranker.names import SCHEME
 from adjudge_reranker.retry import NOT_GIVEN, NotGiven, Timeout, checked_timeout, resolve_timeout
 
 
@@ -48,7 +49,8 @@ class AdminClient(Blocking):
         token_over_plaintext: bool = False,
         timeout: float | None = 600.0,
     ) -> None:
-        """`timeout`, in seconds, is that of calls which give none.
+        """`address` is that of one server: raises ValueError for a `dns:///` name, which stands for
+        several. `timeout`, in seconds, is that of calls which give none.
 
         `token`, `tls` and `token_over_plaintext` are those of `RewardClient`; the token is one of
         the server's admin tokens, and ADJUDGE_ADMIN_TOKEN goes before ADJUDGE_TOKEN.
@@ -56,6 +58,11 @@ class AdminClient(Blocking):
         if timeout is not None:
             checked_timeout(timeout)
         self._addresses = checked_addresses(address)
+        if address.startswith(SCHEME):
+            raise ValueError(
+                f"{address}: stands for all servers of that name, and weights are loaded into one"
+                " at a time: give the address of each by itself"
+            )
         self._timeout = timeout
         access = resolve_access(
             self._addresses,

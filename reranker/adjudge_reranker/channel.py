@@ -18,6 +18,7 @@ import grpc.aio
 
 from adjudge.v1 import admin_pb2_grpc, reward_pb2_grpc
 from adjudge_reranker.access import NO_ACCESS, Access, Options
+from adjudge_reranker.errors import ServerUnavailable
 from adjudge_reranker.renewal import Renewed
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 DEFAULT_MAX_MESSAGE_BYTES: Final = 64 * 2**20
 _MAX_DIGESTS = 4096
+
+T = TypeVar("T")
 
 
 def channel_options(max_message_bytes: int) -> Options:
@@ -93,10 +96,11 @@ class Connection:
         *,
         host: str | None = None,
     ) -> None:
-        """`host` is that of `Access.channel`."""
+        """`host` is that of `Access.channel`. Raises ServerUnavailable for TLS files that cannot be
+        used now."""
         options = channel_options(max_message_bytes)
-        self._renewed = Renewed(
-            lambda: _Stubs(access.channel(address, options, host)), access.tls_files
+        self._renewed = _renewed(
+            lambda: _Stubs(access.channel(address, options, host)), access, address
         )
         self.metadata = access.metadata
         """What every call carries."""
@@ -140,10 +144,11 @@ class AsyncConnection:
         *,
         host: str | None = None,
     ) -> None:
-        """`host` is that of `Access.channel`."""
+        """`host` is that of `Access.channel`. Raises ServerUnavailable for TLS files that cannot be
+        used now."""
         options = channel_options(max_message_bytes)
-        self._renewed = Renewed(
-            lambda: _AsyncStubs(access.async_channel(address, options, host)), access.tls_files
+        self._renewed = _renewed(
+            lambda: _AsyncStubs(access.async_channel(address, options, host)), access, address
         )
         self._closing: set[asyncio.Task[None]] = set()
         """Event loops forget tasks that nobody else remembers."""
@@ -171,6 +176,17 @@ class _AsyncStubs:
         self.channel = channel
         stub = reward_pb2_grpc.RewardServiceStub(channel)
         self.reward = cast("RewardServiceAsyncStub", stub)
+
+
+def _renewed(make: Callable[[], T], access: Access, address: str) -> Renewed[T]:
+    """Raises ServerUnavailable for TLS files that cannot be used: they could when the client was
+    made, so somebody is replacing them, and a later attempt finds them whole."""
+    try:
+        return Renewed(make, access.tls_files)
+    except (OSError, ValueError) as error:
+        raise ServerUnavailable(
+            f"no connection to {address} can be made: {error}", code=grpc.StatusCode.UNAVAILABLE
+        ) from error
 
 
 class Closing(Protocol):

@@ -5,6 +5,7 @@ while trainers run for weeks.
 """
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
@@ -18,7 +19,8 @@ RETIRED_SECONDS: Final = 600.0
 
 class Renewed(Generic[T]):
     """A `T` that was made of files, which are looked at again when it is asked for, once a second
-    at most. Safe to share between threads; without a lock on purpose, as in `channel`."""
+    at most, by one thread, while the others go on with the last. Safe to share between threads of
+    one process."""
 
     def __init__(
         self,
@@ -36,15 +38,20 @@ class Renewed(Generic[T]):
         self._current = make()
         self._looked = clock()
         self._retired: list[tuple[float, T]] = []
+        self._has_ended = False
+        self._looking = threading.Lock()
 
     def get(self) -> T:
         """The newest. Raises nothing: files that are half written, or do not fit together yet,
         leave the last one in use."""
         now = self._clock()
-        if now - self._looked >= READ_AGAIN_SECONDS:
-            self._looked = now
-            with contextlib.suppress(OSError, ValueError):
-                self._look(now)
+        if now - self._looked >= READ_AGAIN_SECONDS and self._looking.acquire(blocking=False):
+            try:
+                self._looked = now
+                with contextlib.suppress(OSError, ValueError):
+                    self._look(now)
+            finally:
+                self._looking.release()
         return self._current
 
     def outlived(self) -> list[T]:
@@ -59,11 +66,13 @@ class Renewed(Generic[T]):
         return found
 
     def end(self) -> list[T]:
-        """All there are, to be closed."""
-        return [self._current, *(retired for _, retired in self._retired)]
+        """All there are, to be closed; no other will be made."""
+        with self._looking:
+            self._has_ended = True
+            return [self._current, *(retired for _, retired in self._retired)]
 
     def _look(self, now: float) -> None:
-        files = self._read()
+        files = self._seen if self._has_ended else self._read()
         if files != self._seen:
             made = self._make()  # if the files are changing just now, they will differ again
             old, self._current, self._seen = self._current, made, files

@@ -29,6 +29,11 @@ def as_exception(function: Callable[[], R]) -> R:
 async def in_daemon_thread(function: Callable[[], R]) -> R:
     """Runs a function in a thread that does not keep the process alive: a server told to stop while
     it loads gigabytes stops."""
+    return await asyncio.wrap_future(start_daemon_thread(function, name="load"))
+
+
+def start_daemon_thread(function: Callable[[], R], *, name: str) -> "Future[R]":
+    """Starts a function in a thread that does not keep the process alive."""
     future: Future[R] = Future()
 
     def run() -> None:
@@ -39,5 +44,5 @@ async def in_daemon_thread(function: Callable[[], R]) -> R:
         except BaseException as error:
             future.set_exception(error)
 
-    threading.Thread(target=run, name="load", daemon=True).start()
-    return await asyncio.wrap_future(future)
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return future

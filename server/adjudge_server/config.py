@@ -238,8 +238,7 @@ class Config:
                     "--engine-url, --engine-model and --engine-key go with --engine vllm"
                 )
             return
-        if not (self.engine_url or "").startswith(("http://", "https://")):
-            raise ValueError(f"--engine-url {self.engine_url}: must be http:// or https://")
+        rules.check_engine_url(self.engine_url, self.allow_plaintext)
         if self.critic == "fake" or self.model is None:
             raise ValueError(
                 f"--engine {self.engine}: name the checkpoint that it serves (--model)"

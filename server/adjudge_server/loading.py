@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from adjudge_server.access.reloading import read_secret
 from adjudge_server.caches import CacheBytes
 from adjudge_server.config import Config
 from adjudge_server.critic import Critic
@@ -105,7 +106,7 @@ def _load_remote(
     except ModuleNotFoundError as error:
         raise ValueError(f"--engine {config.engine} needs adjudge[vllm] ({error})") from error
     assert config.engine_url is not None
-    key = config.engine_key.read_text(encoding="utf-8").strip() if config.engine_key else None
+    key = _key(config.engine_key) if config.engine_key else None
     model = config.model or directory
     return loading.load(
         directory,
@@ -125,6 +126,17 @@ def _load_remote(
         vision_heads=config.vision_heads,
         repetition_penalty=config.repetition_penalty,
     )
+
+
+def _key(path: Path) -> str:
+    """Raises ValueError for a file that is not there, open to every user, or holds no key."""
+    try:
+        key = read_secret(path, "--engine-key").decode().strip()
+    except UnicodeDecodeError:
+        raise ValueError(f"--engine-key {path}: not UTF-8") from None
+    if not key:
+        raise ValueError(f"--engine-key {path}: holds no key")
+    return key
 
 
 def _loader(family: str) -> Callable[..., Critic[Any]]:

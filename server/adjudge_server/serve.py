@@ -113,8 +113,8 @@ class Server:
         others with NOT_READY."""
         critics = self.models.critics
         await self._health.enter_graceful_shutdown()
-        await asyncio.gather(*(critic.stop_watching() for critic in critics))
         draining = asyncio.ensure_future(self._grpc.stop(self.config.drain_seconds + LAST_SECONDS))
+        await asyncio.gather(*(critic.stop_watching() for critic in critics))
         await asyncio.wait({draining}, timeout=self.config.drain_seconds)
         if not draining.done():
             logger.warning("the grace period is over; what is left fails with NOT_READY")

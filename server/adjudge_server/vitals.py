@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from enum import Enum
 from typing import Any
 
+from adjudge_server.background import start_daemon_thread
 from adjudge_server.batcher import Batcher
 from adjudge_server.errors import CriticFailure
 
@@ -58,14 +59,17 @@ class Vitals:
     ) -> None:
         """`ask_first` puts the first question on the model's thread and raises where it is not
         answered; its argument is whether to forget everything first. `tell` is called on this
-        thread when `state` has changed. `name`: of the critic, for the log. `beat` raises where the
-        model, elsewhere, is away. `watchdog_seconds` 0: nothing ever counts as stuck."""
+        thread when `state` has changed. `name`: of the critic, for the log. `beat`, in a
+        thread of its own, raises where the model, elsewhere, is away. `watchdog_seconds` 0: nothing
+        ever counts as stuck."""
         self.state = State.WELL
         self._batcher = batcher
         self._ask_first = ask_first
         self._tell = tell
         self._name = name
         self._beat = beat
+        self._beating: Future[None] | None = None
+        """The question that is not answered yet."""
         self._beaten = time.monotonic()
         self._misses_beat = False
         self._watchdog_seconds = watchdog_seconds
@@ -77,6 +81,7 @@ class Vitals:
         self._thread.start()
 
     def stop(self) -> None:
+        """Waits for nothing that is asked: neither for the critic nor for a beat."""
         self._stopping.set()
         self._thread.join()
 
@@ -101,9 +106,7 @@ class Vitals:
 
     def _is_away(self) -> bool:
         """Also when it is back, until it has answered the first question again."""
-        if self._beat is not None and time.monotonic() - self._beaten >= BEAT_SECONDS:
-            self._misses_beat = self._is_missed(self._beat)
-            self._beaten = time.monotonic()
+        self._look_for_beat()
         if self._misses_beat:
             self._probe = None
             return True
@@ -118,14 +121,18 @@ class Vitals:
             self._probe, self._probed = None, time.monotonic()
         return True
 
-    def _is_missed(self, beat: Callable[[], None]) -> bool:
-        try:
-            beat()
-        except Exception as error:
-            if self.state is not State.AWAY:
+    def _look_for_beat(self) -> None:
+        if self._beat is None:
+            return
+        if self._beating is None:
+            if time.monotonic() - self._beaten >= BEAT_SECONDS:
+                self._beating = start_daemon_thread(self._beat, name="beat")
+        elif self._beating.done():
+            error = self._beating.exception()
+            self._beating, self._beaten = None, time.monotonic()
+            self._misses_beat = error is not None
+            if error is not None and self.state is not State.AWAY:
                 logger.warning("%s: %s", self._name, error)
-            return True
-        return False
 
     def _look_for_failures(self) -> None:
         if self._is_away():

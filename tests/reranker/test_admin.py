@@ -94,6 +94,13 @@ def test_the_command_says_why_not(movable: str, directory: Path) -> None:
     assert unreachable.exit_code == 3
 
 
+def test_a_name_that_stands_for_several_servers_is_refused(directory: Path) -> None:
+    with pytest.raises(ValueError, match=r"dns:///critic\.test:7: stands for all"):
+        AdminClient("dns:///critic.test:7")
+    refused = invoke("dns:///critic.test:7", "load-weights", directory)
+    assert refused.exit_code == 2 and "stands for all" in refused.stderr
+
+
 @pytest.mark.parametrize("epoch", [-1, 2**64, "1", 1.5])
 def test_what_is_no_epoch_is_told_by_its_name_before_anything_is_sent(epoch: object) -> None:
     with (

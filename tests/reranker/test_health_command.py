@@ -67,6 +67,11 @@ def test_a_service_that_the_server_does_not_have_is_2(address: str, service: str
     assert invoke(address, "health", "--service", service).exit_code == 2
 
 
+def test_a_url_is_told_to_be_none_of_the_servers_addresses() -> None:
+    result = invoke("http://127.0.0.1:1", "health")
+    assert result.exit_code == 2 and "without http://" in result.stderr
+
+
 def test_a_server_without_health_is_2() -> None:
     with serving() as service:
         assert invoke(service.address, "health").exit_code == 2

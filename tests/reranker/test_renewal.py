@@ -2,6 +2,8 @@
 
 import asyncio
 import shutil
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -11,7 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adjudge_reranker import AsyncRewardClient, Provenance, RewardClient, RewardError, Tls
+from adjudge_reranker import (
+    AdminClient,
+    AsyncRewardClient,
+    Provenance,
+    RewardClient,
+    RewardError,
+    ServerUnavailable,
+    Tls,
+)
 from adjudge_reranker.renewal import READ_AGAIN_SECONDS, RETIRED_SECONDS, Renewed
 from adjudge_server.config import Config
 from adjudge_server.serve import Server
@@ -47,10 +57,12 @@ def authority(directory: Path) -> Certificates:
 
 
 @contextmanager
-def server_of(certificates: Certificates, port: int = 0) -> Iterator[Server]:
+def server_of(
+    certificates: Certificates, port: int = 0, host: str = "127.0.0.1"
+) -> Iterator[Server]:
     """One that trusts, and is trusted by, nobody but that authority's clients."""
     config = Config(
-        listen=f"127.0.0.1:{port}",
+        listen=f"{host}:{port}",
         critic="fake",
         drain_seconds=5.0,
         tls_cert=certificates.pem("server"),
@@ -94,6 +106,52 @@ def test_a_living_client_takes_its_renewed_certificate_and_authority(
             assert ask() == "fake"
             with pytest.raises(RewardError, match="TLS handshake failed"):
                 ask_as_before()
+
+
+@pytest.mark.parametrize("connected", [blocking, in_a_loop])
+def test_a_server_that_appears_while_files_are_half_replaced_is_reached_once_they_are_whole(
+    connected: Connected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts, real = ["127.0.0.1"], socket.getaddrinfo
+
+    def look_up(host: str, port: int, **options):
+        if host != "localhost":
+            return real(host, port, **options)
+        return [(socket.AF_INET, 1, 6, "", (found, port)) for found in hosts]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr("adjudge_reranker.names.REFRESH_SECONDS", 0.0)
+    old, new = authority(tmp_path / "old"), authority(tmp_path / "new")
+    own = tmp_path / "own"
+    replace(own, old, "ca.pem", "client.pem", "client.key")
+    with ExitStack() as stack:
+        with server_of(old) as server:
+            address = f"dns:///localhost:{server.port}"
+            ask = stack.enter_context(connected(address, tls_in(own)))
+            assert ask() == "fake"
+        hosts[:] = ["127.0.0.2"]
+        stack.enter_context(server_of(new, server.port, "127.0.0.2"))
+        replace(own, new, "ca.pem", "client.pem")
+        (own / "client.key").unlink()
+        whole = threading.Timer(1.0, replace, (own, new, "client.key"))
+        whole.start()
+        stack.callback(whole.join)
+        assert ask() == "fake"
+
+
+def test_files_that_stay_broken_are_named_by_an_error_that_may_pass(tmp_path: Path) -> None:
+    certificates, own = authority(tmp_path / "authority"), tmp_path / "own"
+    replace(own, certificates, "ca.pem", "client.pem", "client.key")
+    with (
+        RewardClient("127.0.0.1:1", tls=tls_in(own), timeout=0.5) as client,
+        AdminClient("127.0.0.1:1", tls=tls_in(own)) as admin,
+    ):
+        (own / "client.key").write_text("half")
+        for call in (client.model, lambda: admin.load_weights(tmp_path)):
+            with pytest.raises(ServerUnavailable, match=r"client\.key"):
+                call()
+    with pytest.raises(ValueError, match=r"client\.key"):
+        RewardClient("127.0.0.1:1", tls=tls_in(own))
 
 
 def test_calls_under_way_go_on_over_the_connection_that_they_were_made_on(tmp_path: Path) -> None:
@@ -185,6 +243,54 @@ def test_what_cannot_be_read_or_used_leaves_the_last_one(tmp_path: Path) -> None
         assert renewed.get() == expected
         path.touch()
     assert renewed.end() == [2, 1]
+
+
+class Changed:
+    """Files that changed a while ago, and what else happens while that is noticed."""
+
+    def __init__(self) -> None:
+        self.clock, self.made, self.files = Clock(), [], [1]
+        self.meanwhile: Callable[[], object] = lambda: None
+        self.renewed = Renewed(self._make, lambda: self.files[0], clock=self.clock)
+        self.files[0], self.clock.now = 2, READ_AGAIN_SECONDS
+
+    def _make(self) -> int:
+        self.meanwhile()
+        self.made.append(self.files[0])
+        return len(self.made)
+
+
+def test_one_thread_renews_and_the_others_do_not_wait_for_it() -> None:
+    changed, seen = Changed(), []
+
+    def another() -> None:
+        changed.meanwhile = lambda: None
+        changed.clock.now += READ_AGAIN_SECONDS  # the first takes its time
+        thread = threading.Thread(target=lambda: seen.append(changed.renewed.get()))
+        thread.start()
+        thread.join()
+
+    changed.meanwhile = another
+    assert changed.renewed.get() == 2
+    assert seen == [1] and changed.made == [1, 2]
+    assert changed.renewed.end() == [2, 1]
+
+
+def test_what_is_renewed_while_all_is_ended_is_closed_too() -> None:
+    changed, ended = Changed(), []
+    ends = threading.Thread(target=lambda: ended.extend(changed.renewed.end()))
+
+    def end() -> None:
+        ends.start()
+        ends.join(0.5)  # it waits for what is being made, which waits here
+
+    changed.meanwhile = end
+    changed.renewed.get()
+    ends.join()
+    assert sorted(ended) == list(range(1, len(changed.made) + 1)) == [1, 2]
+    changed.files[0], changed.clock.now = 3, 2 * READ_AGAIN_SECONDS
+    changed.renewed.get()
+    assert changed.made == [1, 2]
 
 
 def test_what_was_renewed_is_closed_after_a_while_and_not_before() -> None:

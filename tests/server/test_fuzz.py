@@ -17,6 +17,7 @@ from tests.server.fuzz.surface import (
     HEALTH,
     LOAD,
     MODEL,
+    MODELS,
     SCORE,
     SHARES,
     STREAMED,
@@ -38,8 +39,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Weights:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, weights: Weights) -> Iterator[Watched]:
     log = tmp_path_factory.mktemp("fuzz") / "log"
+    models = log.with_name("models.toml")
+    models.write_text(MODELS)
     flags = ("--enable-admin", "--weights-dir", str(weights.root), "--max-critique-tokens", "32")
-    with watched(log, "--critic", "fake", "--log-level", "error", *flags) as server:
+    with watched(log, "--models", str(models), "--log-level", "error", *flags) as server:
         yield server
 
 
@@ -107,6 +110,21 @@ def test_an_outcome_that_is_nothing_would_be_noticed(weights: Weights) -> None:
         pb.ScoreOutcome(),
         pb.ScoreOutcome(reward=pb.Reward()),
         pb.ScoreOutcome(reward=pb.Reward(reward=float("nan"))),
+        pb.ScoreOutcome(reward=pb.Reward(reward=1.0, members=[pb.MemberReward()])),
+        pb.ScoreOutcome(
+            reward=pb.Reward(
+                reward=1.0,
+                member_spread=float("nan"),
+                members=[pb.MemberReward(reward=pb.Reward(reward=1.0))],
+            )
+        ),
+        pb.ScoreOutcome(
+            reward=pb.Reward(
+                reward=1.0,
+                member_spread=1.0,
+                members=[pb.MemberReward(reward=pb.Reward(reward=float("nan")))],
+            )
+        ),
     ):
         message = pb.ScoreCandidatesResponse(outcomes=[outcome]).SerializeToString()
         assert problem((SCORE, b""), Answer([message], grpc.StatusCode.OK, "", b""), weights)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
@@ -16,10 +17,10 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from adjudge_server.config import Config
 from adjudge_server.content import RawImage
 from adjudge_server.critic import Query
-from adjudge_server.critics import packed_attention, qwen2_5_vl_loading
+from adjudge_server.critics import packed_attention, qwen2_5_vl_loading, qwen2_5_vl_patches
 from adjudge_server.critics.preparing import IMAGE_SLOT, PreparedPrompt
 from adjudge_server.critics.qwen2_5_vl import Qwen2_5VlCritic
-from adjudge_server.errors import UnsupportedContent
+from adjudge_server.errors import InputTooLong, UnsupportedContent
 from adjudge_server.families import check_chosen
 from adjudge_server.loading import load_critic
 from adjudge_server.template_sets import templates_of
@@ -128,6 +129,36 @@ def test_a_picture_that_is_too_long_is_refused(tiny: Qwen2_5VlCritic) -> None:
     query = questions.score_query(tiny.card, "What is this?", "A line.", noise(1000, 3))
     with pytest.raises(UnsupportedContent, match="200 times"):
         tiny.prepare([query])
+
+
+def test_pictures_are_cut_once_ahead_and_only_for_prompts_that_are_taken(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, cut = qwen2_5_vl_patches.patches, []
+
+    def counted(image: Image.Image, patching: qwen2_5_vl_patches.Patching) -> Any:
+        cut.append(image.size)
+        return honest(image, patching)
+
+    monkeypatch.setattr(qwen2_5_vl_patches, "patches", counted)
+    few = qwen2_5_vl_loading.load(
+        directory, name="tiny", device="cpu", dtype="float32", max_input_tokens=190
+    )
+    cut.clear()
+    sizes = [(1000 + number, 800) for number in range(8)]
+    taken, too_many = (
+        questions.score_query(few.card, "What?", "A line.", *(noise(*size) for size in chosen))
+        for chosen in (sizes[:1], sizes)
+    )
+    (refused,) = few.prepare([too_many])
+    assert isinstance(refused, InputTooLong) and refused.metadata["maximum"] == "190"
+    assert cut == []
+    item, refused = few.prepare([taken, too_many])
+    assert isinstance(item, PreparedPrompt) and isinstance(refused, InputTooLong)
+    assert cut == sizes[:1], "in prepare, not on the model's thread"
+    few.forward([item])
+    few.forward(prepared(few, taken))
+    assert cut == sizes[:1], "the features are known"
 
 
 # Layouts ------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """vLLM as the engine, against a server that speaks like it and whose numbers are known."""
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -25,14 +26,14 @@ from adjudge_server.critics.checkpoint import read_tokenizer
 from adjudge_server.critics.preparing import IMAGE_SLOT, PreparedPrompt
 from adjudge_server.critics.vllm.critic import VllmCritic
 from adjudge_server.critics.vllm.pictures import Layouter
-from adjudge_server.errors import AdjudgeError, UnsupportedOperation
+from adjudge_server.errors import AdjudgeError, NotReady, UnsupportedOperation
 from adjudge_server.loading import load_critic
-from tests.conftest import SEVEN, Launch, stub
+from tests.conftest import SEVEN, Launch, running, stub
 from tests.server import questions
 from tests.server.checkpoints import write_text_model
 from tests.server.test_failure import health_of
 from tests.server.test_serve import NOT_SERVING, SERVING
-from tests.server.test_service import failure, rewards, scores
+from tests.server.test_service import failure, refusal, rewards, score_request, scores
 from tests.server.vllm_checkpoints import TEMPLATES, VISION_HEADS, VOCABULARY, write_original
 from tests.server.vllm_running import eventually
 from tests.server.vllm_scripted import Body, Scripted, serving
@@ -364,6 +365,13 @@ def test_an_answer_to_another_question_is_a_failure(
     assert reasons_of(critic, items) == ["CRITIC_FAILURE"] * 2
 
 
+def test_numbers_that_are_no_log_probabilities_are_a_failure(
+    critic: VllmCritic, scripted: Scripted
+) -> None:
+    scripted.mode, scripted.below = "raw_logits", 0.5
+    assert reasons_of(critic, prepared(critic, mixed(critic)[:2])) == ["CRITIC_FAILURE"] * 2
+
+
 def test_a_number_that_is_none_is_none_here(critic: VllmCritic, scripted: Scripted) -> None:
     def change(body: Body, answer: Body) -> Body:
         for step in answer["choices"][0]["logprobs"]["content"]:
@@ -420,6 +428,81 @@ def test_an_engine_that_takes_too_long_is_away_and_is_not_asked_on(
     assert len(scripted.requests) == 1
 
 
+def test_what_comes_from_other_weights_is_no_answer_until_they_are_back(
+    critic: VllmCritic, scripted: Scripted
+) -> None:
+    items = prepared(critic, mixed(critic)[:2])
+    before = critic.forward(items)
+    scripted.weights = "7"
+    assert reasons_of(critic, items) == ["NOT_READY"] * 2
+    with pytest.raises(NotReady, match="from version 'default' to '7'"):
+        critic.beat()
+    scripted.weights = "default"
+    assert reasons_of(critic, items) == ["NOT_READY"] * 2, "nobody has looked yet"
+    critic.beat()
+    assert_same(critic.forward(items), before, TOLERANCE)
+
+
+def test_an_answer_of_which_parts_come_from_other_weights_is_none(
+    critic: VllmCritic, scripted: Scripted
+) -> None:
+    def change(body: Body, answer: Body) -> Body:
+        spans = answer["choices"][0]["weight_versions"]
+        spans.append({"version": "7", "start": spans[0]["end"], "end": spans[0]["end"] + 1})
+        return answer
+
+    scripted.change = change
+    assert reasons_of(critic, prepared(critic, mixed(critic)[:1])) == ["NOT_READY"]
+
+
+def test_an_answer_that_the_engine_gave_up_is_none(critic: VllmCritic, scripted: Scripted) -> None:
+    def change(body: Body, answer: Body) -> Body:
+        choice = answer["choices"][0]
+        choice |= {"finish_reason": "abort", "token_ids": [], "weight_versions": []}
+        choice["logprobs"]["content"] = []
+        return answer
+
+    scripted.change = change
+    assert reasons_of(critic, prepared(critic, mixed(critic)[:1])) == ["NOT_READY"]
+
+
+def test_an_engine_exchanged_between_two_beats_is_examined_before_it_is_asked(
+    directory: Path, scripted: Scripted
+) -> None:
+    with serving(scripted) as url:
+        port = int(url.rpartition(":")[2])
+        critic = load_critic(Config(**settings(directory, url)))
+        assert isinstance(critic, VllmCritic)
+        items = prepared(critic, mixed(critic)[:2])
+        before = critic.forward(items)
+    try:
+        assert reasons_of(critic, items) == ["NOT_READY"] * 2
+        other = replace(scripted, root="/models/another", requests=[])
+        with serving(other, port):
+            assert reasons_of(critic, items) == ["NOT_READY"] * 2
+            assert not other.requests
+            with pytest.raises(NotReady, match="another model"):
+                critic.beat()
+        with serving(scripted, port):
+            critic.beat()
+            assert_same(critic.forward(items), before, TOLERANCE)
+    finally:
+        critic.close()
+
+
+def test_an_engine_that_always_answered_is_examined_from_time_to_time(
+    critic: VllmCritic, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    critic.beat()
+    assert not scripted.requests
+    monkeypatch.setattr("adjudge_server.critics.vllm.critic.EXAMINE_SECONDS", 0.0)
+    critic.beat()
+    assert 0 < len(scripted.requests) < 10, "it is cheap"
+    scripted.root = "/models/another"
+    with pytest.raises(NotReady, match="another model"):
+        critic.beat()
+
+
 def test_after_forgetting_the_engine_finds_nothing_that_it_remembered(
     critic: VllmCritic, scripted: Scripted
 ) -> None:
@@ -461,6 +544,9 @@ def test_an_engine_that_is_not_there_is_waited_for_and_then_refused(directory: P
         ({"key": "sesame"}, "--engine-key"),
         ({"max_logprobs": 20}, "--max-logprobs 128"),
         ({"mode": "processed_logprobs"}, "--logprobs-mode raw_logprobs"),
+        ({"mode": "raw_logits"}, "--logprobs-mode raw_logprobs"),
+        ({"mode": "raw_logits", "below": 30.0}, "--logprobs-mode raw_logprobs"),
+        ({"weights": "7"}, "weights of version '7'.*--engine-model critic"),
         ({"root": "/models/another-critic"}, "--engine-model critic"),
         ({"models": ["critic", "lora"]}, "--engine-model: the engine serves critic, lora"),
         ({"num_rows": 500}, "500 tokens"),
@@ -517,8 +603,28 @@ def test_a_key_opens_the_engine_and_is_not_shown(
 ) -> None:
     scripted.key = "sesame"
     (tmp_path / "key").write_text("sesame\n", encoding="utf-8")
+    (tmp_path / "key").chmod(0o600)
     critic = make(engine_key=tmp_path / "key")
     assert "sesame" not in repr(critic._engine.address)
+
+
+@pytest.mark.parametrize(
+    ("contents", "mode", "told"),
+    [
+        (b"sesame", 0o644, "open to every user"),
+        (b" \n", 0o600, "no key"),
+        (b"\xff", 0o600, "UTF-8"),
+    ],
+)
+def test_a_key_that_all_can_read_or_that_is_none_is_refused(
+    make: Make, tmp_path: Path, contents: bytes, mode: int, told: str
+) -> None:
+    with pytest.raises(ValueError, match=r"--engine-key .*No such file"):
+        make(engine_key=tmp_path / "key")
+    (tmp_path / "key").write_bytes(contents)
+    (tmp_path / "key").chmod(mode)
+    with pytest.raises(ValueError, match=f"--engine-key .*{told}"):
+        make(engine_key=tmp_path / "key")
 
 
 def test_the_limit_of_the_engine_is_that_of_the_critic(make: Make, scripted: Scripted) -> None:
@@ -599,11 +705,50 @@ def test_an_engine_that_comes_back_as_another_one_is_not_served(
         port = int(url.rpartition(":")[2])
         server = launch(**settings(directory, url))
     eventually(lambda: health_of(server) == NOT_SERVING, PATIENCE)
-    with serving(replace(scripted, root="/models/another"), port):
-        time.sleep(1.0)
+    other = replace(scripted, root="/models/another", examinations=0)
+    with serving(other, port):
+        # Whoever comes for the second time has found out what it is the first time.
+        eventually(lambda: other.examinations >= 2, PATIENCE)
         assert health_of(server) == NOT_SERVING
     with serving(scripted, port):
         eventually(lambda: health_of(server) == SERVING, PATIENCE)
+
+
+def test_weights_that_move_in_the_engine_end_service_until_they_are_back(
+    directory: Path, scripted: Scripted, url: str, launch: Launch, impatient: None
+) -> None:
+    server = launch(**settings(directory, url))
+    with stub(server) as service:
+        expected = rewards(service, "A seven.")
+        scripted.weights = "7"
+        assert refusal(service, score_request("An eight.")).reason == "NOT_READY"
+        eventually(lambda: health_of(server) == NOT_SERVING, PATIENCE)
+        scripted.weights = "default"
+        eventually(lambda: health_of(server) == SERVING, PATIENCE)
+        assert rewards(service, "A seven.") == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_server_ends_whatever_becomes_of_a_beat(
+    directory: Path, scripted: Scripted, url: str, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, release, over = threading.Event(), threading.Event(), threading.Event()
+
+    def beat(self: VllmCritic) -> None:
+        begun.set()
+        release.wait(PATIENCE)
+        over.set()
+
+    monkeypatch.setattr(VllmCritic, "beat", beat)
+    config = Config(listen="127.0.0.1:0", drain_seconds=5.0, **settings(directory, url))
+    try:
+        with running(config) as server:
+            assert begun.wait(PATIENCE)
+            with stub(server) as service:
+                assert rewards(service, "A seven.")
+        assert not over.is_set()
+    finally:
+        release.set()
+    assert over.wait(PATIENCE)
 
 
 # Critiques ----------------------------------------------------------------------------------------
@@ -623,6 +768,117 @@ def test_a_critique_is_written_by_the_engine_and_ends_where_the_turn_ends(
     sampling = scripted.requests[-1]["sampling_params"]
     assert (sampling["temperature"], sampling["max_tokens"]) == (0.0, 1000)
     assert tokenizer.added["<|im_end|>"] in sampling["stop_token_ids"]
+
+
+def test_a_critique_ends_where_there_is_no_more_room(
+    make: Make, local: Any, scripted: Scripted
+) -> None:
+    critic = make(repetition_penalty=1.0)
+    scripted.writes = local._preparer._tokenizer.encode("It is a seven. Score: 85")
+    (item,) = prepared(critic, mixed(critic)[:1])
+    assert [step.token for step in critic.critique(item, 3)] == scripted.writes[:3]
+
+
+@pytest.mark.parametrize("ending", ["abort", "error", None])
+def test_a_critique_that_the_engine_gives_up_is_none(
+    make: Make, local: Any, scripted: Scripted, ending: str | None
+) -> None:
+    critic = make(repetition_penalty=1.0)
+    scripted.writes = local._preparer._tokenizer.encode("It is a seven. Score: 85")
+    scripted.ending = ending
+    (item,) = prepared(critic, mixed(critic)[:1])
+    with pytest.raises(NotReady):
+        list(critic.critique(item, 1000))
+    assert reasons_of(critic, [item]) == ["NOT_READY"], "it is examined first"
+
+
+def test_a_critique_by_other_weights_is_none(make: Make, local: Any, scripted: Scripted) -> None:
+    critic = make(repetition_penalty=1.0)
+    scripted.writes = local._preparer._tokenizer.encode("It is a seven.")
+    (item,) = prepared(critic, mixed(critic)[:1])
+    assert list(critic.critique(item, 1000))
+    scripted.weights = "7"
+    with pytest.raises(NotReady, match="weights have moved"):
+        list(critic.critique(item, 1000))
+
+
+def test_a_critiques_picture_goes_by_its_name_where_the_engine_knows_it(
+    make: Make, local: Any, scripted: Scripted
+) -> None:
+    critic = make(repetition_penalty=1.0)
+    scripted.requests.clear()
+    scripted.writes = local._preparer._tokenizer.encode("It is a seven.")
+    (item,) = prepared(critic, mixed(critic)[:1])
+    first = list(critic.critique(item, 1000))
+    critic.forward([item])
+    assert list(critic.critique(item, 1000)) == first
+    assert sum(urls(scripted)) == 1
+    scripted.known.clear()
+    scripted.requests.clear()
+    assert list(critic.critique(item, 1000)) == first
+    assert urls(scripted) == [False, True]
+
+
+Begin = Callable[..., tuple[VllmCritic, list[Any]]]
+
+
+@pytest.fixture
+def begin(make: Make, local: Any, scripted: Scripted) -> Iterator[Begin]:
+    """A critic, and critiques of which the engine has written one token, and writes no more."""
+    release = threading.Event()
+
+    def wait() -> None:
+        release.wait(PATIENCE)
+
+    def begun(count: int, **more: Any) -> tuple[VllmCritic, list[Any]]:
+        critic = make(repetition_penalty=1.0, **more)
+        scripted.writes = local._preparer._tokenizer.encode("It is a seven. Score: 85")
+        scripted.between = wait
+        (item,) = prepared(critic, mixed(critic)[-3:-2])
+        critiques = [critic.critique(item, 1000) for _ in range(count)]
+        for critique in critiques:
+            next(critique)
+        return critic, critiques
+
+    yield begun
+    release.set()
+
+
+def test_when_one_critique_finds_the_engine_away_the_others_do_not_wait_for_it(
+    begin: Begin,
+) -> None:
+    critic, critiques = begin(3, engine_timeout_seconds=2.0)
+    for critique, said in zip(critiques, ("took too long", "given up", "given up"), strict=True):
+        with pytest.raises(NotReady, match=said):
+            next(critique)
+    assert critic._is_in_doubt
+
+
+def test_a_critique_that_is_waited_for_ends_with_its_engine(begin: Begin) -> None:
+    critic, (critique,) = begin(1, engine_timeout_seconds=PATIENCE)
+    closing = threading.Timer(0.1, critic.close)
+    closing.start()
+    with pytest.raises(NotReady, match="given up"):
+        next(critique)
+    closing.join()
+
+
+def test_critiques_keep_nobody_from_asking_whether_the_engine_is_there(begin: Begin) -> None:
+    critic, critiques = begin(8, engine_concurrency=1, engine_timeout_seconds=10.0)
+    critic.beat()
+    for critique in critiques:
+        critique.close()
+
+
+def test_an_engine_that_is_closed_answers_nobody(make: Make) -> None:
+    critic = make()
+    items = prepared(critic, mixed(critic)[:1])
+    critic.close()
+    critic.close()
+    with pytest.raises(NotReady):
+        critic.forward(items)
+    with pytest.raises(NotReady):
+        critic.beat()
 
 
 def test_a_penalty_that_the_engine_does_not_apply_alike_is_refused(make: Make) -> None:

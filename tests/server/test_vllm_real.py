@@ -169,6 +169,7 @@ def test_an_engine_that_is_slow_and_one_that_is_killed_is_away_until_it_is_back(
             assert reasons(critic, queries) == {"NOT_READY"}
         finally:
             engine.go_on()
+        critic.beat()
         assert largest(read(critic, queries), before) < LOG_PROBS
         engine.kill()
         assert reasons(critic, queries) == {"NOT_READY"}

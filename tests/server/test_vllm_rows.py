@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from adjudge_server.answers import AnswerTree, answer_tree
 from adjudge_server.critics.vllm import rows
+from adjudge_server.critics.vllm.choices import check_finished, weights_of
 from adjudge_server.critics.vllm.rows import MOST_IDS, TreeRows, Walk, correction
 from adjudge_server.template_sets import templates_of
 from adjudge_server.tokenization import TextTokenizer
@@ -137,3 +138,23 @@ def test_the_recorded_answer_of_vllm_is_understood() -> None:
     steps = rows.steps_of(answer["choices"][0])
     assert [token for token, _ in steps] == answer["choices"][0]["token_ids"]
     assert all(log_probs.keys() == {5, 9, 100, 7} for _, log_probs in steps)
+    assert all(rows.may_be_log_probs(log_probs.values()) for _, log_probs in steps)
+    assert weights_of(answer["choices"][0]) == "default"
+    check_finished(answer["choices"][0])
+
+
+@given(
+    logits=st.lists(st.floats(-30, 30), min_size=2, max_size=40),
+    count=st.integers(1, 40),
+    shift=st.floats(0.01, 30),
+)
+def test_what_is_no_distribution_is_told_from_one(
+    logits: list[float], count: int, shift: float
+) -> None:
+    log_probs = np.sort(np.array(logits) - np.logaddexp.reduce(logits))[::-1]
+    likeliest = log_probs[:count].tolist()
+    assert rows.may_be_log_probs(likeliest)
+    assert rows.may_be_likeliest(likeliest, len(logits))
+    whole = log_probs.tolist()
+    assert not rows.may_be_log_probs([value + shift for value in whole])
+    assert not rows.may_be_likeliest([value - shift for value in whole], len(logits))

@@ -11,10 +11,11 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,10 @@ class Scripted:
     scale_out: bool = True
     key: str | None = None
     mode: str = "raw_logprobs"
+    below: float = 3.0
+    """By how much its logits are below 0."""
+    weights: str = "default"
+    """What it calls them."""
     favourite: Sequence[int] = ()
     """Tokens that are by far the most probable, one after the other from the first on."""
     wait_seconds: float = 0.0
@@ -61,7 +66,13 @@ class Scripted:
     """Of every answer, instead of an answer."""
     change: Change | None = None
     writes: Sequence[int] = ()
-    """The critique."""
+    """The critique, as far as there is room for it and no token ends it."""
+    ending: str | None = "stop"
+    """Why a critique ends that is over by itself; None: it breaks off."""
+    between: Callable[[], None] = lambda: None
+    """Called between its first event and the others."""
+    examinations: int = 0
+    """How often somebody asked which models it has, which comes first."""
     requests: list[Body] = field(default_factory=list)
     """Of the model, in the order in which they came."""
     known: dict[str, tuple[str, tuple[int, int]]] = field(default_factory=dict)
@@ -89,7 +100,7 @@ class Scripted:
         content = []
         for _ in range(sampling["max_tokens"]):
             logits = self.logits(tokens, pictures)
-            allowed = sampling["allowed_token_ids"]
+            allowed = sampling.get("allowed_token_ids") or range(self.num_rows)
             token = max(allowed, key=lambda each: logits[each])
             content.append(self._step(token, logits, sampling))
             tokens.append(token)
@@ -108,10 +119,32 @@ class Scripted:
                     "index": 0,
                     "finish_reason": "length",
                     "token_ids": written,
+                    "weight_versions": [self._span(len(written))],
                     "logprobs": {"content": content},
                 }
             ],
         }
+
+    def critique(self, sampling: Body) -> Iterator[Body]:
+        """Its events, each with one token."""
+        written: list[int] = []
+        ending = self.ending
+        for token in self.writes:
+            written.append(token)
+            if token in sampling["stop_token_ids"]:
+                ending = "stop"
+            elif len(written) == sampling["max_tokens"]:
+                ending = "length"
+            else:
+                yield _event([token])
+                continue
+            yield _event([token], finish_reason=ending, weight_versions=[self._span(len(written))])
+            return
+        if ending is not None:
+            yield _event([], finish_reason=ending, weight_versions=[self._span(len(written))])
+
+    def _span(self, end: int) -> Body:
+        return {"version": self.weights, "start": 0, "end": end}
 
     def _expanded(self, body: Body) -> tuple[list[int], list[str]]:
         tokens: list[int] = []
@@ -142,7 +175,7 @@ class Scripted:
         return found
 
     def _check(self, sampling: Body, prompt: Sequence[int]) -> None:
-        ids = sampling["logprob_token_ids"]
+        ids = sampling.get("logprob_token_ids") or range(sampling["logprobs"])
         if len(prompt) + 1 > self.max_model_len:
             raise Refused(400, f"The decoder prompt (length {len(prompt)}) is longer than")
         if max(ids) >= self.num_rows:
@@ -151,12 +184,15 @@ class Scripted:
             raise Refused(400, f"Requested sample logprobs of {len(ids)}, which is greater than")
 
     def _step(self, token: int, logits: NDArray[np.float64], sampling: Body) -> Body:
-        if self.mode == "processed_logprobs":
+        if self.mode == "processed_logprobs" and (allowed := sampling.get("allowed_token_ids")):
             masked = np.full_like(logits, -np.inf)
-            masked[sampling["allowed_token_ids"]] = logits[sampling["allowed_token_ids"]]
+            masked[allowed] = logits[allowed]
             logits = masked
         log_probs = logits - np.logaddexp.reduce(logits)
-        ids = [token, *(i for i in sampling["logprob_token_ids"] if i != token)]
+        if self.mode == "raw_logits":
+            log_probs = (logits - logits.max()) / 4 - self.below
+        ids = sampling.get("logprob_token_ids") or np.argsort(-logits).tolist()
+        ids = [token, *(i for i in ids if i != token)]
         top = [
             {"token_id": i, "logprob": max(float(log_probs[i]), FLOOR), "rank": None}
             for i in ids[: sampling["logprobs"]]
@@ -183,6 +219,7 @@ def _handler(scripted: Scripted) -> type[BaseHTTPRequestHandler]:
             pass
 
         def do_GET(self) -> None:
+            scripted.examinations += self.path == "/v1/models"
             root = {"id": None, "root": scripted.root, "max_model_len": scripted.max_model_len}
             self._answer(
                 {
@@ -220,7 +257,7 @@ def _handler(scripted: Scripted) -> type[BaseHTTPRequestHandler]:
                 raise Refused(403, "Scale-out endpoints are disabled.")
             if body.get("stream"):
                 scripted._expanded(body)
-                return [_event([token]) for token in scripted.writes]
+                return scripted.critique(body["sampling_params"])
             answer = scripted.generate(body)
             return answer if scripted.change is None else scripted.change(body, answer)
 
@@ -236,19 +273,27 @@ def _handler(scripted: Scripted) -> type[BaseHTTPRequestHandler]:
                 message = {"error": {"message": str(error), "code": error.status}}
                 self._send(error.status, json.dumps(message).encode())
                 return
-            if isinstance(said, list):
-                lines = [*map(json.dumps, said), "[DONE]"]
-                data = "".join(f"data: {line}\n\n" for line in lines)
-                self._send(200, data.encode(), "text/event-stream")
+            if isinstance(said, Iterator):
+                self._stream(said)
             elif said is None and self.command == "POST":
                 self.close_connection = True
                 self.connection.close()
             else:
                 self._send(200, b"" if said is None else json.dumps(said).encode())
 
-        def _send(self, status: int, data: bytes, kind: str = "application/json") -> None:
+        def _stream(self, events: Iterator[Body]) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.send_header("Connection", "close")
+            self.end_headers()
+            for line in chain(map(json.dumps, events), ["[DONE]"]):
+                self.wfile.write(f"data: {line}\n\n".encode())
+                self.wfile.flush()
+                scripted.between()
+
+        def _send(self, status: int, data: bytes) -> None:
             self.send_response(status)
-            self.send_header("Content-Type", kind)
+            self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
@@ -256,8 +301,9 @@ def _handler(scripted: Scripted) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def _event(tokens: Sequence[int]) -> Mapping[str, Any]:
-    return {"request_id": "1", "choices": [{"index": 0, "token_ids": list(tokens)}]}
+def _event(tokens: Sequence[int], **end: Any) -> Body:
+    choice = {"index": 0, "token_ids": list(tokens), "finish_reason": None, "weight_versions": None}
+    return {"request_id": "1", "choices": [choice | end]}
 
 
 class _Server(ThreadingHTTPServer):

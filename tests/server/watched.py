@@ -49,8 +49,10 @@ class Watched:
             return "State:\tZ"
 
     def _field(self, name: str) -> int:
-        line = next(li for li in self._status().splitlines() if li.startswith(f"{name}:"))
-        return int(line.split()[1])
+        for line in self._status().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1])
+        raise ProcessLookupError(f"process {self.pid} is gone")
 
 
 @contextmanager

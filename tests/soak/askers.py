@@ -16,8 +16,8 @@ from tests.soak.tally import Tally
 
 TIMEOUT = 120.0
 """Seconds; an honest caller is never late, it is busy here."""
-SCORERS, COMPARERS = 10, 3
-NEW = 0.7
+SCORERS, COMPARERS = 16, 3
+NEW = 0.8
 """Of what they ask about; the rest was asked about before."""
 
 
@@ -76,7 +76,10 @@ async def scorer(traffic: Traffic) -> None:
 
         async def ask() -> None:
             asked = traffic.next_question()
-            result = await client.score(asked.prompt, asked.candidates)
+            # Where nothing is known to compare with, one candidate is enough.
+            is_known = asked.number in traffic.tally.truths
+            candidates = asked.candidates if is_known else asked.candidates[:1]
+            result = await client.score(asked.prompt, candidates)
             traffic.tally.scored("score", asked, result.outcomes)
 
         await again(traffic, "score", traffic.seconds_between, ask)
@@ -86,7 +89,8 @@ async def comparer(traffic: Traffic) -> None:
     async with AsyncRewardClient(traffic.address, timeout=TIMEOUT) as client:
 
         async def ask() -> None:
-            asked, both = traffic.next_question(), traffic.choose.random() < 0.5
+            asked = traffic.next_question()
+            both = asked.number in traffic.tally.truths and traffic.choose.random() < 0.5
             policy = OrderPolicy.BOTH if both else OrderPolicy.AS_GIVEN
             result = await client.compare(
                 asked.prompt, asked.candidates, [(0, 1)], order_policy=policy

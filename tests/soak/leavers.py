@@ -29,12 +29,12 @@ async def leaver(traffic: Traffic) -> None:
                 await asyncio.sleep(traffic.choose.uniform(0.0, 0.3))
                 await channel.close()
             await leaving
-        await traffic.pause(1.0)
+        await traffic.pause(2.0)
 
 
 async def _leave(traffic: Traffic, channel: grpc.aio.Channel, how: str) -> None:
     asked = traffic.known_question()
-    more = [f"It is number {i}, most likely." for i in range(traffic.choose.randrange(40))]
+    more = [f"It is number {i}, most likely." for i in range(traffic.choose.randrange(20))]
     timeout = traffic.choose.uniform(0.001, 0.3) if how == "has no time" else TIMEOUT
     request = score_request(asked, more)
     stub: Any = RewardServiceStub(channel)

@@ -29,18 +29,23 @@ class Bar:
 def bars(found: Soaked, num_pictures: int) -> list[Bar]:
     """`num_pictures`: different ones that are to be judged."""
     tally, warm, ended = found.tally, found.warm, found.ended
-    tenth = max(1, len(found.states) // 10)
-    first, last = (_memory(part) for part in (found.states[:tenth], found.states[-tenth:]))
-    # Not one idle moment against another: now and then tens of MiB are given back, for a while.
-    most = max(state.resident_bytes for state in found.states)
-    most_before = max(state.resident_bytes for state in found.warming)
-    return [
+    answered = [
         Bar("wrong numbers", len(tally.wrong), 0),
         Bar("failures without a type, or of the server", len(tally.untyped), 0),
         Bar("complaints in the log", len(found.complaints), 0),
         Bar("the server died", not found.is_alive, 0),
         Bar("numbers checked against the truth", tally.num_checked, 1000, is_upper=False),
         Bar("different pictures judged", len(tally.pictures), num_pictures, is_upper=False),
+    ]
+    if not found.is_alive:  # the rest says nothing of a dead one
+        return answered
+    tenth = max(1, len(found.states) // 10)
+    first, last = (_memory(part) for part in (found.states[:tenth], found.states[-tenth:]))
+    # Not one idle moment against another: now and then tens of MiB are given back, for a while.
+    most = max(state.resident_bytes for state in found.states)
+    most_before = max(state.resident_bytes for state in found.warming)
+    return [
+        *answered,
         Bar("caches were full after the warm-up", found.caches_full, 1, is_upper=False),
         Bar("memory, at work: last tenth / first tenth, medians", last / first, GROWTH),
         Bar("memory, at work: most / most of the warm-up", most / most_before, GROWTH),
@@ -96,5 +101,5 @@ def as_json(found: Soaked, met: Sequence[Bar]) -> dict[str, Any]:
 
 
 def _range(states: Sequence[State]) -> str:
-    sizes = [state.resident_bytes / MIB for state in states]
+    sizes = [state.resident_bytes / MIB for state in states] or [float("nan")]
     return f"{min(sizes):.0f} to {max(sizes):.0f}"

@@ -88,7 +88,7 @@ async def _calling(traffic: Traffic, watch: Watch, is_over: Callable[[], bool]) 
     looking = asyncio.create_task(watch.keep_looking())
     callers = [asyncio.create_task(caller(traffic)) for caller in CALLERS]
     failed = 0
-    while not (is_over() or any(caller.done() for caller in callers)):
+    while not (is_over() or looking.done() or any(caller.done() for caller in callers)):
         await asyncio.sleep(0.5)
     traffic.stop.set()
     for result in await asyncio.gather(*callers, return_exceptions=True):
@@ -109,7 +109,7 @@ async def soak(
     say("finding the truth")
     numbers = sample(num_known)
     tally = Tally(known(numbers, numbers[::CRITIQUED]))
-    port = _free_port()
+    port = free_port()
     flags = [text for flag, value in CACHES.items() for text in (flag, str(value))]
     flags += ["--max-queue-tokens", str(MAX_QUEUE_TOKENS), "--write-seconds", "5"]
     flags += ["--max-open-critiques", "4", "--metrics-listen", f"127.0.0.1:{port}"]
@@ -118,7 +118,7 @@ async def soak(
         watched(Path(folder) / "log", *flags) as server,
     ):
         watch = Watch(server, f"http://127.0.0.1:{port}/metrics")
-        traffic = Traffic(server.address, tally, num_pictures / (0.9 * seconds))
+        traffic = Traffic(server.address, tally, num_pictures / (0.8 * seconds))
         return await _soak(traffic, watch, server, seconds, say)
 
 
@@ -136,6 +136,8 @@ async def _soak(
     full, warming = _is_full(watch), tuple(watch.states)
     say("warm; idling")
     warm = await watch.settled()
+    if not server.is_alive():
+        return _soaked(traffic.tally, watch, (warm, warm), warming, full, failed)
     watch.states.clear()
     traffic = replace(traffic, stop=asyncio.Event())
     began_work = time.monotonic()
@@ -148,17 +150,20 @@ async def _soak(
     say("over; idling")
     ended = await watch.idle(lambda s: not s.is_at_work and _is_within(s, warm))
     reporting.cancel()
-    return Soaked(
-        traffic.tally,
-        warm,
-        ended,
-        warming,
-        tuple(watch.states),
-        full,
-        server.is_alive(),
-        tuple(server.complaints()),
-        failed,
-    )
+    return _soaked(traffic.tally, watch, (warm, ended), warming, full, failed)
+
+
+def _soaked(
+    tally: Tally,
+    watch: Watch,
+    idle: tuple[State, State],
+    warming: tuple[State, ...],
+    full: bool,
+    failed: int,
+) -> Soaked:
+    states, server = tuple(watch.states), watch.server
+    complaints = tuple(server.complaints())
+    return Soaked(tally, *idle, warming, states, full, server.is_alive(), complaints, failed)
 
 
 def _is_within(state: State, earlier: State) -> bool:
@@ -181,7 +186,7 @@ async def _report(tally: Tally, watch: Watch, say: Callable[[str], None]) -> Non
         )
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]

@@ -6,13 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from adjudge_reranker import Failure, RewardError
-from adjudge_reranker.errors import ServerFault
+from adjudge_reranker.errors import DeadlineExceeded, ServerFault
 from adjudge_reranker.types import Comparison, CritiqueText, CritiqueVerdict, Reward
 from tests.soak.questions import Question
 from tests.soak.truth import Number, Truth
 
 REWARD_POINTS = 0.01
 MARGIN_NATS = 1e-4
+
+HONEST = frozenset({"score", "compare", "critique", "blocking", "visit", "fail over"})
+"""Callers who ask for nothing wrong and wait for the answer: being late, or hung up on, is no
+answer. (Who fails over has another server to ask when one was killed.)"""
 
 Item = Reward | Comparison | Failure
 
@@ -43,13 +47,13 @@ class Tally:
             is_known = truth is not None and index < len(truth.rewards)
             right = truth.rewards[index] if truth is not None and is_known else None
             self._item(who, asked, outcome, right)
-        self.pictures.add(asked.number)
+        self._judged(asked, outcomes)
 
     def compared(self, who: str, asked: Question, outcome: Item, *, both: bool) -> None:
         truth = self.truths.get(asked.number)
         right = None if truth is None else truth.margin if both else truth.margin_as_given
         self._item(who, asked, outcome, right)
-        self.pictures.add(asked.number)
+        self._judged(asked, [outcome])
 
     def criticised(self, who: str, asked: Question, events: Sequence[object]) -> None:
         """All that was written about the first candidate."""
@@ -70,8 +74,14 @@ class Tally:
             self.untyped.append(f"{who}: {type(error).__name__}: {error}")
         elif type(error) is RewardError or isinstance(error, ServerFault):
             self.untyped.append(f"{who}: {error!r} {error}")
+        elif who in HONEST and (error.reason is None or isinstance(error, DeadlineExceeded)):
+            self.untyped.append(f"{who} got no answer: {error!r} {error}")
         else:
             self.count(who, error.reason or error.code.name)
+
+    def _judged(self, asked: Question, outcomes: Sequence[Item]) -> None:
+        if not all(isinstance(outcome, Failure) for outcome in outcomes):
+            self.pictures.add(asked.number)
 
     def _item(self, who: str, asked: Question, outcome: Item, right: Number | None) -> None:
         if isinstance(outcome, Failure):
@@ -87,7 +97,7 @@ class Tally:
 
     def _is_right(self, outcome: Item, got: Number, right: Number) -> bool:
         if got in ("QUEUE_FULL", "NOT_READY", "DEADLINE_EXCEEDED"):
-            return True  # a part of a large request that was not judged
+            return True  # a part of a large request that was not judged; `failed` has its say
         self.num_checked += 1
         if isinstance(got, str) or isinstance(right, str):
             return got == right

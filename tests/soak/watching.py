@@ -17,6 +17,14 @@ IDLE_SECONDS = 60.0
 """After which whatever is still open has leaked. gRPC's threads end some time after their work."""
 
 
+DYING_SECONDS = 1.0
+"""In which a process that no longer listens ends."""
+
+
+class Died(Exception):
+    """There is no server to look at any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """Of one moment."""
@@ -60,10 +68,24 @@ class Watch:
     metrics: str
     """Its URL."""
     states: list[State] = field(default_factory=list)
+    last: State | None = None
+    """Of all that were seen."""
     began: float = field(default_factory=time.monotonic)
 
     async def look(self) -> State:
-        """Without keeping it."""
+        """Without keeping it. Raises Died, or OSError where a living server says nothing."""
+        try:
+            self.last = await self._look()
+        except OSError as error:
+            await asyncio.sleep(DYING_SECONDS)
+            if self.server.is_alive():
+                raise
+            raise Died(str(error)) from error
+        return self.last
+
+    async def _look(self) -> State:
+        if not self.server.is_alive():
+            raise Died("before it was looked at")
         # Before the scrape, which has a thread and a file of its own in the server.
         memory, threads = self.server.resident_bytes(), self.server.threads()
         files = _open_files(self.server.pid)
@@ -88,10 +110,16 @@ class Watch:
             await asyncio.sleep(seconds)
 
     async def idle(self, is_reached: Callable[[State], bool]) -> State:
-        """The first state that is, or the one after IDLE_SECONDS."""
+        """The first state that is, or the one after IDLE_SECONDS, or the last of a server that
+        died."""
         give_up = time.monotonic() + IDLE_SECONDS
-        while not is_reached(state := await self.look()) and time.monotonic() < give_up:
-            await asyncio.sleep(0.5)
+        try:
+            while not is_reached(state := await self.look()) and time.monotonic() < give_up:
+                await asyncio.sleep(0.5)
+        except Died:
+            if self.last is None:
+                raise
+            return self.last
         return state
 
     async def settled(self) -> State:

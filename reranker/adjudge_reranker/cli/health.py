@@ -13,6 +13,7 @@ from adjudge_reranker.channel import DEFAULT_MAX_MESSAGE_BYTES, channel_options
 from adjudge_reranker.cli.credentials import given
 from adjudge_reranker.cli.judging import ExitCode, complain
 from adjudge_reranker.cli.options import SERVER, Server
+from adjudge_reranker.endpoints import checked_addresses
 
 SERVICE = reward_pb2.DESCRIPTOR.services_by_name["RewardService"].full_name
 
@@ -28,7 +29,7 @@ def health(
     may be in, 4 if it did not answer in time, 2 for a service that it does not have or a token that
     it does not take."""
     try:
-        access = resolve_access((server,), **given().arguments())
+        access = resolve_access(checked_addresses(server), **given().arguments())
         status = _ask(server, access, service, timeout)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error

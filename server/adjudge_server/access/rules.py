@@ -1,8 +1,10 @@
 """Which settings of access go together. What would let strangers in by accident does not."""
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from adjudge_server.access.unix_socket import is_unix
 
@@ -52,6 +54,26 @@ def check(settings: Settings) -> None:
             raise ValueError(f"--enable-admin with --listen {settings.listen} needs --admin-tokens")
         if settings.tokens is not None:
             raise ValueError("--enable-admin with --tokens needs --admin-tokens too")
+
+
+def check_engine_url(url: str | None, allow_plaintext: bool) -> None:
+    """Raises ValueError, without the password, for what is no URL of a server, holds a user's name
+    or password, or sends prompts and key in the clear where others could read along."""
+    told = f"--engine-url {url and re.sub('//[^/?#]*@', '//', url)}"
+    try:
+        parts = urlsplit(url or "")
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"{told}: {error}") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise ValueError(f"{told}: must be http:// or https:// and a host")
+    if "@" in parts.netloc:
+        raise ValueError(f"{told}: no user or password belongs there; a key goes to --engine-key")
+    if parts.scheme == "http" and not (is_loopback(host) or allow_plaintext):
+        raise ValueError(
+            f"{told}: prompts and the key would cross the network in the clear; use https://, or"
+            " --allow-plaintext if the network is safe or something else seals it"
+        )
 
 
 def is_loopback(host: str) -> bool:

@@ -3,6 +3,7 @@
 gRPC would make it as open as the umask allows, and take it away from another server that lives.
 """
 
+import fcntl
 import os
 import socket
 import stat
@@ -35,13 +36,35 @@ def path_of(listen: str) -> Path:
 @contextmanager
 def for_its_owner(path: Path) -> Iterator[None]:
     """Sockets made within are for this process's user alone. Removes one that a dead server left.
-    Raises ValueError where a living one listens, or something else is there."""
-    _make_room(path)
-    before = os.umask(0o777 & ~MODE)
+    Raises ValueError where a living one listens, or something else is there.
+
+    Of servers that start at the same time one is let in: it holds a lock on a file beside the
+    socket, ".lock" at its end, which stays there, until its process ends."""
+    held = _lock(Path(f"{path}.lock"), path)
     try:
-        yield
-    finally:
-        os.umask(before)
+        _make_room(path)
+        before = os.umask(0o777 & ~MODE)
+        try:
+            yield
+        finally:
+            os.umask(before)
+    except BaseException:
+        os.close(held)
+        raise
+    # Otherwise never closed: the socket is this process's for life.
+
+
+def _lock(lock: Path, path: Path) -> int:
+    try:
+        held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, MODE)
+    except OSError as error:
+        raise ValueError(f"--listen {SCHEME}{path}: {lock}: {error.strerror}") from error
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(held)
+        raise ValueError(f"--listen {SCHEME}{path}: another server listens there") from error
+    return held
 
 
 def _make_room(path: Path) -> None:

@@ -69,16 +69,11 @@ def load(
         max_tiles=geometry.most_tiles if max_tiles or several_pictures == "anyres" else 1,
     )
     seen = LlavaVision(model.model, caches.features)
-    tiler = Tiler(
-        geometry,
-        single="anyres" if max_tiles else "pad",
-        several=several_pictures,
-        is_known=seen.knows,
-    )
+    tiler = Tiler(geometry, single="anyres" if max_tiles else "pad", several=several_pictures)
     critic = LlavaOnevisionCritic(
         model,
         tokenizer,
-        Preparer(tokenizer, QWEN_1_5, tiler, card.templates, card.max_input_tokens),
+        Preparer(tokenizer, QWEN_1_5, tiler, card.templates, card.max_input_tokens, seen.knows),
         card,
         blueprint.end_tokens,
         repetition_penalty or blueprint.repetition_penalty,

@@ -1,6 +1,5 @@
 """From a picture to tiles, for LLaVA-OneVision."""
 
-from collections.abc import Callable
 from functools import cache, partial
 
 from adjudge_server.critics import anyres
@@ -11,7 +10,7 @@ from adjudge_server.preprocessing import SeveralPictures
 
 
 class Tiler:
-    """Cuts the pictures of a prompt as a checkpoint wants them."""
+    """A `preparing.Tile`: cuts the pictures of a prompt as a checkpoint wants them."""
 
     def __init__(
         self,
@@ -19,23 +18,17 @@ class Tiler:
         *,
         single: SeveralPictures,
         several: SeveralPictures,
-        is_known: Callable[[str], bool],
     ) -> None:
         """`single` and `several`: what is done with the picture of a prompt that has one, and with
-        each of those of a prompt that has more. `is_known` says, by digest, that nobody will look
-        at the tiles."""
+        each of those of a prompt that has more."""
         self._geometry = geometry
         self._single = single
         self._several = several
-        self._is_known = is_known
 
     def __call__(self, picture: Picture, num_pictures: int) -> TiledPicture[Layout]:
         how = self._single if num_pictures == 1 else self._several
-        cut = anyres_tiles if how == "anyres" else pad_tiles
-        tiled = cut(picture, self._geometry)
-        if not self._is_known(tiled.digest):
-            tiled.cut()  # here, off the model's thread
-        return tiled
+        tile = anyres_tiles if how == "anyres" else pad_tiles
+        return tile(picture, self._geometry)
 
 
 def anyres_tiles(picture: Picture, geometry: Geometry) -> TiledPicture[Layout]:

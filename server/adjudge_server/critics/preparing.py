@@ -88,7 +88,7 @@ class PreparedPrompt:
 
 
 Tile = Callable[[Picture, int], TiledPicture[Any]]
-"""A picture, and how many its prompt has."""
+"""A picture, and how many its prompt has. Lays it out; whether it is cut, the prompt decides."""
 
 
 class Preparer:
@@ -101,22 +101,29 @@ class Preparer:
         tile: Tile,
         templates: Sequence[Template],
         max_input_tokens: int,
+        is_known: Callable[[str], bool] = lambda digest: True,
     ) -> None:
-        """Raises ValueError for a template that makes no sense with this tokenizer."""
+        """`is_known` says, by a tiled picture's digest, that nobody will look at the tiles; by
+        default nobody ever does. Raises ValueError for a template that makes no sense with this
+        tokenizer."""
         self._tokenizer = tokenizer
         self._chat = chat
         self._tile = tile
         self._max_input_tokens = max_input_tokens
+        self._is_known = is_known
         self._trees: Mapping[str, AnswerTree] = {
             t.hash: self._tree(t, chat.turn, lead=chat.lead) for t in templates
         }
 
     def prepare(self, queries: Sequence[Query]) -> list[PreparedPrompt | InputTooLong]:
-        """One result per query. Pictures and heads that queries have in common are done once."""
+        """One result per query. Pictures and heads that queries have in common are done once, and
+        pictures are cut for prompts alone that are short enough."""
         pictures = {(p.digest, len(q.pictures)): p for q in queries for p in q.pictures}
         tiled = {key: self._tiled(picture, key[1]) for key, picture in pictures.items()}
         heads: dict[str, list[int]] = {}
-        return [self._prepare(query, tiled, heads) for query in queries]
+        prepared = [self._prepare(query, tiled, heads) for query in queries]
+        self._cut([item for item in prepared if isinstance(item, PreparedPrompt)])
+        return prepared
 
     def after(
         self, item: PreparedPrompt, written: Sequence[Written], start: int, opening: str
@@ -146,6 +153,13 @@ class Preparer:
     def _tiled(self, picture: Picture, num_pictures: int) -> TiledPicture[Any]:
         leaving.check()
         return self._tile(picture, num_pictures)
+
+    def _cut(self, accepted: Sequence[PreparedPrompt]) -> None:
+        """Here, off the model's thread."""
+        for picture in dict.fromkeys(p for item in accepted for p in item.pictures):
+            leaving.check()
+            if not self._is_known(picture.digest):
+                picture.cut()
 
     def _prepare(
         self,

@@ -67,12 +67,12 @@ def load(
         max_input_tokens=min(max_input_tokens, config.text_config.max_position_embeddings),
     )
     vision = Qwen2_5VlVision(model.model, caches.features)
-    patcher = Patcher(patching, vision.knows)
+    patcher = Patcher(patching)
     chat = blueprint.chat_template.chat()
     critic = Qwen2_5VlCritic(
         model,
         blueprint,
-        Preparer(tokenizer, chat, patcher, card.templates, card.max_input_tokens),
+        Preparer(tokenizer, chat, patcher, card.templates, card.max_input_tokens, vision.knows),
         card,
         repetition_penalty or blueprint.repetition_penalty,
         vision,

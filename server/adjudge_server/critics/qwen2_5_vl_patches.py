@@ -5,7 +5,6 @@ is within the checkpoint's limits, and cut into patches. The tower makes one fea
 patches, which therefore follow each other.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from math import ceil, floor, sqrt
@@ -66,19 +65,14 @@ class Grid:
 
 
 class Patcher:
-    """Cuts the pictures of a prompt, each alike however many there are."""
+    """A `preparing.Tile`: cuts the pictures of a prompt, each alike however many there are."""
 
-    def __init__(self, patching: Patching, is_known: Callable[[str], bool]) -> None:
-        """`is_known` says, by digest, that nobody will look at the patches."""
+    def __init__(self, patching: Patching) -> None:
         self._patching = patching
-        self._is_known = is_known
 
     def __call__(self, picture: Picture, num_pictures: int) -> TiledPicture[Grid]:
         """Raises UnsupportedContent for a picture that is too long."""
-        cut = patched(picture, self._patching)
-        if not self._is_known(cut.digest):
-            cut.cut()  # here, off the model's thread
-        return cut
+        return patched(picture, self._patching)
 
 
 def patched(picture: Picture, patching: Patching) -> TiledPicture[Grid]:
@@ -121,14 +115,22 @@ def fitted(size: tuple[int, int], patching: Patching) -> tuple[int, int]:
 def patches(image: Image.Image, patching: Patching) -> NDArray[np.float32]:
     """(patches, 3, patch, patch) normalised pixels, those of each feature together."""
     resized = _rgb(image).resize(fitted(image.size, patching), Image.Resampling.BICUBIC)
-    scaled = (np.asarray(resized).astype(np.float64) * (1 / 255)).astype(np.float32)
-    mean, std = np.array(patching.mean, np.float32), np.array(patching.std, np.float32)
-    normalised = (scaled - mean) / std
     side, merge = patching.patch, patching.merge
-    down, across = normalised.shape[0] // patching.step, normalised.shape[1] // patching.step
-    cut = normalised.reshape(down, merge, side, across, merge, side, 3)
+    across, down = resized.width // patching.step, resized.height // patching.step
+    cut = np.asarray(resized).reshape(down, merge, side, across, merge, side, 3)
     ordered = cut.transpose(0, 3, 1, 4, 6, 2, 5)  # feature, patch within it, colour, pixels
-    return np.ascontiguousarray(ordered.reshape(-1, 3, side, side))
+    ordered = ordered.reshape(-1, 3, side, side)
+    normalised = np.empty(ordered.shape, np.float32)
+    for colour, numbers in enumerate(_normalised(patching)):
+        normalised[:, colour] = numbers[ordered[:, colour]]
+    return normalised
+
+
+def _normalised(patching: Patching) -> NDArray[np.float32]:
+    """(3, 256): of red, green and blue, what each value of a pixel becomes."""
+    scaled = (np.arange(256, dtype=np.float64) * (1 / 255)).astype(np.float32)
+    mean, std = np.array(patching.mean, np.float32), np.array(patching.std, np.float32)
+    return (scaled - mean[:, None]) / std[:, None]
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -13,14 +13,13 @@ from adjudge_server.answers import Floats
 from adjudge_server.critic import Reading, Written
 from adjudge_server.critics.decoder import Decoder, Features
 from adjudge_server.critics.preparing import PreparedPrompt
+from adjudge_server.critics.spelling import Spelling
 from adjudge_server.tokenization import TextTokenizer
 
 Array = NDArray[Any]
 
 ROWS_AT_ONCE = 256
 """Whose logits are held at a time: a vocabulary of 150,000 is 150 MB for them."""
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-"""What the decoder shows for a character whose bytes have not all been generated yet."""
 
 
 class VocabularyHead:
@@ -93,8 +92,8 @@ class VocabularyHead:
         """See `critic.Critic.critique`. A logit of a token that was written before is divided by
         the penalty if it is positive, multiplied by it otherwise (arXiv 1909.05858); the prompt's
         tokens are not penalised, as in the original, whose `generate` sees no prompt ids."""
-        written: list[int] = []
-        shown = ""
+        spelling = Spelling(self._tokenizer)
+        written = spelling.tokens
         with torch.inference_mode():
             context, hidden = self._decoder.begin(item, features)
         while len(written) < max_tokens:
@@ -105,11 +104,7 @@ class VocabularyHead:
                 following = int(logits.argmax())
             if following in self._end_tokens:
                 return
-            written.append(following)
-            text = self._tokenizer.decode(written)
-            complete = text if not text.endswith(REPLACEMENT) else shown
-            yield Written(following, complete[len(shown) :])
-            shown = complete
+            yield spelling.add(following)
 
 
 def _penalised(logits: torch.Tensor, written: Sequence[int], penalty: float) -> torch.Tensor:

@@ -3,6 +3,8 @@
 import logging
 import socket
 import threading
+import time
+from contextlib import suppress
 from socketserver import ThreadingMixIn
 from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -11,8 +13,11 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 
 logger = logging.getLogger(__name__)
 
-READ_SECONDS: Final = 10.0
-"""For a request to be read: each caller holds a thread."""
+REQUEST_SECONDS: Final = 10.0
+"""For a request to come and its answer to be read, however many bytes at a time: each caller holds
+a thread."""
+MAX_CALLERS: Final = 16
+"""At the same time; more are hung up on."""
 
 
 class MetricsEndpoint:
@@ -41,7 +46,7 @@ class MetricsEndpoint:
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = READ_SECONDS
+    timeout = REQUEST_SECONDS
 
     def log_message(self, *_: Any) -> None:
         """Nothing: a line for each scrape would be the most of the log."""
@@ -54,8 +59,32 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
     def __init__(self, host: str, port: int) -> None:
+        self._ends: dict[socket.socket, float] = {}
+        """Open connections, and when they are over."""
+        self._lock = threading.Lock()
         [self.address_family, *_], *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         super().__init__((host, port), _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if len(self._ends) >= MAX_CALLERS:
+            self.shutdown_request(request)
+            return
+        with self._lock:
+            self._ends[request] = time.monotonic() + _Handler.timeout
+        super().process_request(request, client_address)
+
+    def service_actions(self) -> None:
+        """Comes twice a second: the timeout of a socket begins anew with each byte."""
+        with self._lock:
+            for request, end in self._ends.items():
+                if time.monotonic() > end:
+                    with suppress(OSError):  # it hung up itself
+                        request.shutdown(socket.SHUT_RDWR)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._ends.pop(request, None)
+            super().shutdown_request(request)
 
     def handle_error(self, request: object, client_address: object) -> None:
         logger.debug("a caller of the metrics broke off", exc_info=True)

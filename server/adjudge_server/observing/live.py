@@ -96,7 +96,7 @@ def _of_critics(live: Live) -> Iterator[Metric]:
     def gauge(name: str, help_text: str, *labels: str) -> GaugeMetricFamily:
         return GaugeMetricFamily(f"adjudge_{name}", help_text, labels=labels or ["model"])
 
-    labels = ("name", "family", "dtype", "device")
+    labels = ("name", "family", "dtype", "device", "fingerprint")
     models = gauge("model", "Always 1; the labels say what is served.", *labels)
     serving = gauge("critic_serving", "1 while this critic has weights at work.")
     epochs = gauge("weights_epoch", "Of the weights at work.")
@@ -105,7 +105,7 @@ def _of_critics(live: Live) -> Iterator[Metric]:
     for critic in live.critics:
         serving.add_metric([critic.name], int(critic.card is not None))
         if (card := critic.card) is not None:
-            models.add_metric([card.name, card.family, card.dtype, card.device], 1)
+            models.add_metric([getattr(card, label) for label in labels], 1)
         if critic.epoch is not None:
             epochs.add_metric([critic.name], critic.epoch)
         tokens.add_metric([critic.name], critic.queue_tokens)

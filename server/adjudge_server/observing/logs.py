@@ -19,7 +19,7 @@ def configure(log_format: str, log_level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     level = getattr(logging, log_level.upper())
-    logging.basicConfig(level=max(level, logging.INFO), handlers=[handler])
+    logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler])
     logging.getLogger("adjudge_server").setLevel(level)
 
 

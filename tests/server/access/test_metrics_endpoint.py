@@ -4,6 +4,7 @@ import contextlib
 import random
 import socket
 import struct
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from adjudge_reranker import RequestRefused, RewardClient, RewardError
+from adjudge_server.observing.endpoint import MAX_CALLERS
 from adjudge_server.serve import Server
 from tests.conftest import SEVEN, Launch
 from tests.server.access.conftest import new_token, secret_file
@@ -79,6 +81,41 @@ def test_a_caller_that_says_nothing_is_hung_up_on(
     assert server.metrics_port is not None
     with socket.create_connection(("127.0.0.1", server.metrics_port), 20.0) as connection:
         assert connection.recv(1) == b""
+
+
+def test_a_caller_that_says_a_byte_now_and_then_is_hung_up_on(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adjudge_server.observing.endpoint._Handler.timeout", 1.0)
+    assert server.metrics_port is not None
+    give_up = time.monotonic() + PATIENCE
+    with (
+        socket.create_connection(("127.0.0.1", server.metrics_port), 0.1) as connection,
+        pytest.raises(ConnectionError),
+    ):
+        while time.monotonic() < give_up:  # each within the time that one byte has
+            connection.sendall(b"G")
+            time.sleep(0.1)
+    assert "adjudge_requests_total" in scraped(server)
+
+
+def test_callers_of_the_metrics_are_so_many_threads_at_most(server: Server) -> None:
+    assert server.metrics_port is not None
+    address = ("127.0.0.1", server.metrics_port)
+    before = threading.active_count()
+    with contextlib.ExitStack() as stack:
+        callers = [
+            stack.enter_context(socket.create_connection(address, PATIENCE))
+            for _ in range(MAX_CALLERS + 8)
+        ]
+        for caller in callers[MAX_CALLERS:]:
+            with contextlib.suppress(ConnectionError):
+                assert caller.recv(1) == b""
+        assert threading.active_count() <= before + MAX_CALLERS
+    end = time.monotonic() + PATIENCE
+    while threading.active_count() > before and time.monotonic() < end:
+        time.sleep(0.05)
+    assert "adjudge_requests_total" in scraped(server)
 
 
 def test_nothing_but_reading_is_possible(server: Server) -> None:

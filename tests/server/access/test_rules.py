@@ -1,6 +1,7 @@
 """What would let strangers in by accident is refused before anything listens."""
 
 import ipaddress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -110,3 +111,36 @@ def test_every_flag_of_access_is_understood() -> None:
     ]
     assert (str(config.tokens), str(config.admin_tokens)) == ("t", "a")
     assert config.closed_health and config.allow_plaintext
+
+
+def remote(**settings: object) -> Config:
+    return Config(model=Path("m"), engine="vllm", **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8000", "http://[::1]:8000", "http://localhost", "https://gpu:8000/v1"]
+)
+def test_an_engine_is_reached_on_this_machine_or_under_tls(url: str) -> None:
+    assert remote(engine_url=url).engine_url == url
+
+
+@pytest.mark.parametrize("url", ["http://gpu:8000", "http://10.0.0.1", "http://0.0.0.0:8000"])
+def test_an_engine_elsewhere_in_the_clear_needs_a_word(url: str) -> None:
+    with pytest.raises(ValueError, match=r"--engine-url .* or --allow-plaintext"):
+        remote(engine_url=url)
+    remote(engine_url=url, allow_plaintext=True)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://", "http:///v1", "http://:8000", "ftp://gpu", "gpu:8000", "http://gpu:x", None]
+)
+def test_what_is_no_url_of_an_engine_is_refused(url: str | None) -> None:
+    with pytest.raises(ValueError, match="--engine-url"):
+        remote(engine_url=url, allow_plaintext=True)
+
+
+def test_a_password_in_an_engines_url_is_refused_and_not_repeated() -> None:
+    for url in ("https://user:sesame@gpu", "http://sesame@127.0.0.1:8000/"):
+        with pytest.raises(ValueError, match="--engine-key") as refused:
+            remote(engine_url=url)
+        assert "sesame" not in str(refused.value)

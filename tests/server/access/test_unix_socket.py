@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adjudge_reranker import RewardClient, Tls
+from adjudge_server.access import unix_socket
 from adjudge_server.access.unix_socket import path_of
 from adjudge_server.config import Config
 from tests.certificates import Certificates
@@ -79,6 +80,20 @@ def test_a_living_servers_socket_is_not_taken_and_a_dead_ones_is(path: Path) -> 
         with RewardClient(server.address) as client:
             assert client.model().name == "fake"
     assert path.is_socket(), "it was killed, and could not clear away"
+    with server_at(path) as server, RewardClient(server.address) as client:
+        assert client.model().name == "fake"
+
+
+def test_of_servers_that_start_together_one_is_let_in(path: Path) -> None:
+    with unix_socket.for_its_owner(path):  # the first has made room and not yet bound
+        assert "another server listens there" in ended_at_once(path)
+
+
+def test_a_server_that_is_not_let_in_holds_no_lock(path: Path) -> None:
+    path.write_text("something dear")
+    with pytest.raises(ValueError, match="no socket"), unix_socket.for_its_owner(path):
+        pass
+    path.unlink()
     with server_at(path) as server, RewardClient(server.address) as client:
         assert client.model().name == "fake"
 

@@ -28,6 +28,28 @@ LIST: Final = "/grpc.health.v1.Health/List"
 REFLECTION: Final = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 STREAMED: Final = (CRITIQUE, WATCH, REFLECTION)
 """Those whose answer is a stream."""
+OTHER, PANEL = "other", "panel"
+NAMES: Final = ("fake", OTHER, PANEL)
+MODELS: Final = f"""
+[[critic]]
+name = "fake"
+family = "fake"
+
+[[critic]]
+name = "{OTHER}"
+family = "fake"
+
+[[ensemble]]
+name = "{PANEL}"
+combine = "minimum"
+
+[[ensemble.member]]
+critic = "fake"
+
+[[ensemble.member]]
+critic = "{OTHER}"
+"""
+"""A file of several models, for `--models`; the embedded critic, alone, knows none of the names."""
 SHARES: Final = {
     SCORE: 0.28,
     COMPARE: 0.28,
@@ -67,7 +89,12 @@ def seeds(weights: Weights) -> list[tuple[str, Message]]:
         *found,
         (SCORE, pb.ScoreCandidatesRequest(**about, reference="3", rubric="Be strict.")),
         (SCORE, pb.ScoreCandidatesRequest(**about, expected_epoch=0, model="fake")),
-        *((MODEL, pb.GetModelRequest(model=name)) for name in ("", "fake")),
+        *((SCORE, pb.ScoreCandidatesRequest(**about, model=name)) for name in (OTHER, PANEL)),
+        (SCORE, pb.ScoreCandidatesRequest(**about, model=PANEL, template=f"ensemble/{PANEL}")),
+        *((COMPARE, pb.CompareCandidatesRequest(**about, pairs=pairs, model=n)) for n in NAMES),
+        (CRITIQUE, pb.CritiqueCandidatesRequest(**about, max_critique_tokens=2, model=OTHER)),
+        *((MODEL, pb.GetModelRequest(model=name)) for name in ("", *NAMES)),
+        *((LOAD, admin_pb2.LoadWeightsRequest(path=loads[0].path, model=n)) for n in NAMES[1:]),
         *((LOAD, load) for load in loads),
         (LOAD, admin_pb2.LoadWeightsRequest(path=loads[0].path, model="fake", expected_epoch=0)),
         *((HEALTH, health_pb2.HealthCheckRequest(service=name)) for name in ("", served)),
@@ -164,7 +191,7 @@ def problem(case: Sent, answer: Answer, weights: Weights) -> str | None:
 def _bad_outcome(outcome: Any) -> str | None:
     match outcome.WhichOneof("outcome"):
         case "reward":
-            return _bad_number(outcome.reward, "reward")
+            return _bad_reward(outcome.reward)
         case "comparison":
             return _bad_number(outcome.comparison, "margin")
         case "error":
@@ -181,12 +208,21 @@ def _bad_critique(responses: Sequence[pb.CritiqueCandidatesResponse]) -> str | N
                 if found := _untyped(response.error):
                     return found
             case "reward":
-                if found := _bad_number(response.reward, "reward"):
+                if found := _bad_reward(response.reward):
                     return found
             case "comparison":
                 if found := _bad_number(response.comparison, "margin"):
                     return found
     return None
+
+
+def _bad_reward(reward: pb.Reward) -> str | None:
+    """An ensemble's holds those of its members."""
+    if found := _bad_number(reward, "reward"):
+        return found
+    if reward.members and (found := _bad_number(reward, "member_spread")):
+        return found
+    return next(filter(None, (_bad_reward(member.reward) for member in reward.members)), None)
 
 
 def _bad_number(measured: Message, field: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,10 @@ from tests.server.test_serve import process
 from tests.server.test_service import refusal, score_request, turn
 
 HOSTILE = "secret\n2026-01-01 00:00:00,000 WARNING adjudge_server forged\r\u2028\x1b[2J secret"
+
+
+NAMES = ("httpx2", "adjudge_server.serve")
+"""Of a library's logger, and of one of ours."""
 
 
 @contextmanager
@@ -65,6 +70,26 @@ def test_every_line_of_a_json_log_is_an_object() -> None:
     assert minute["requests"] == 2 and minute["failures"] == {"UNKNOWN_TEMPLATE": 1}
     (judged,) = (line for line in found if "judgements" in line["message"])
     assert judged["n"] == 1 and judged["sd"] == 0
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
+def test_libraries_speak_from_warnings_on_at_the_least(level: str) -> None:
+    program = f"""
+import logging
+from adjudge_server.observing.logs import configure
+configure("json", "{level}")
+for name in {NAMES}:
+    for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
+        logging.getLogger(name).log(level, "said")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    levels = ["DEBUG", "INFO", "WARNING", "ERROR"]
+    ours = levels[levels.index(level.upper()) :]
+    said = {name: [line["level"] for line in lines if line["logger"] == name] for name in NAMES}
+    assert said == {NAMES[0]: [each for each in ours if each in levels[2:]], NAMES[1]: ours}
 
 
 def test_a_server_without_work_says_nothing_of_its_minutes() -> None:

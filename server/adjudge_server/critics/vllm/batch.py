@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from adjudge_server.accepted import error_like
 from adjudge_server.answers import AnswerTree
 from adjudge_server.critic import Reading
 from adjudge_server.critics.preparing import PreparedPrompt
@@ -122,7 +123,7 @@ class BatchReader:
 
     def _check_there(self) -> None:
         if self._away is not None:
-            raise NotReady(self._away.message)
+            raise error_like(self._away)
 
 
 @contextmanager

@@ -1,7 +1,9 @@
 """The critic that runs in vLLM."""
 
+import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import Any
 
 from cachetools import LRUCache
 
@@ -9,18 +11,21 @@ from adjudge_server.answers import AnswerTree
 from adjudge_server.caches import Memory
 from adjudge_server.critic import CriticCard, Query, Reading, SomeFailed, Spare, Written
 from adjudge_server.critics.preparing import PreparedPrompt, Preparer
+from adjudge_server.critics.spelling import Spelling
 from adjudge_server.critics.vllm.asking import Asker
 from adjudge_server.critics.vllm.batch import BatchReader
-from adjudge_server.critics.vllm.engine import Body, Engine
+from adjudge_server.critics.vllm.choices import check_finished
+from adjudge_server.critics.vllm.engine import Away, Body, Engine
 from adjudge_server.critics.vllm.pictures import Sent
 from adjudge_server.critics.vllm.rows import TreeRows
-from adjudge_server.critics.vllm.served import GENERATE, HEALTH_SECONDS, Served, examine
-from adjudge_server.errors import CriticFailure, InputTooLong, UnsupportedOperation
+from adjudge_server.critics.vllm.served import HEALTH_SECONDS, Served, examine
+from adjudge_server.errors import CriticFailure, InputTooLong, NotReady, UnsupportedOperation
 from adjudge_server.tokenization import TextTokenizer
 
 KNOWN_TREES = 256
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-"""What the decoder shows for a character whose bytes have not all been generated yet."""
+EXAMINE_SECONDS = 60.0
+"""Between two examinations of an engine that always answered: another one may have come in its
+place all the same."""
 
 
 class VllmCritic:
@@ -51,10 +56,13 @@ class VllmCritic:
         self._end_tokens = end_tokens
         self._repetition_penalty = repetition_penalty
         self._sent = sent
-        self._asker = Asker(engine, served.model, image_token, sent)
+        self._asker = Asker(engine, served, image_token, sent)
         self._trees: LRUCache[int, TreeRows] = LRUCache(KNOWN_TREES)
         """By identity: templates keep their trees, and to hash one takes long."""
-        self._was_away = False
+        self._doubt = self._settled = object()
+        """What last made it doubtful that this is still the same engine, and the last doubt that an
+        examination has settled."""
+        self._examined = time.monotonic()
 
     def prepare(self, queries: Sequence[Query]) -> list[PreparedPrompt | InputTooLong]:
         return self._preparer.prepare(queries)
@@ -65,8 +73,14 @@ class VllmCritic:
         return self._preparer.after(item, written, start, opening)
 
     def forward(self, batch: Sequence[PreparedPrompt]) -> list[Reading]:
+        """See `critic.Critic`. From the first item for which the engine was away until it has been
+        examined, nothing is asked: who knows who would answer?"""
+        if self._is_in_doubt:
+            raise SomeFailed([_unexamined() for _ in batch])
         reader = BatchReader(self._asker, self._rows_of)
         outcomes = self._engine.run(reader.read(batch))
+        if any(isinstance(outcome, Away) for outcome in outcomes):
+            self._doubt = object()
         readings = [outcome for outcome in outcomes if isinstance(outcome, Reading)]
         if len(readings) < len(outcomes):
             raise SomeFailed(outcomes)
@@ -88,13 +102,22 @@ class VllmCritic:
         """See `critic.Remote`. An engine that was away may come back as another one."""
         try:
             self._engine.get("/health", HEALTH_SECONDS)
-            if self._was_away:
-                self._sent.clear()
-                self._served.check_same(examine(self._engine))
+            if self._is_in_doubt or time.monotonic() - self._examined >= EXAMINE_SECONDS:
+                self._examine()
         except BaseException:
-            self._was_away = True
+            self._doubt = object()
             raise
-        self._was_away = False
+
+    def _examine(self) -> None:
+        doubt = self._doubt  # one that comes up meanwhile stays
+        self._served.check_same(examine(self._engine, self._served))
+        if doubt is not self._settled:
+            self._sent.clear()
+        self._settled, self._examined = doubt, time.monotonic()
+
+    @property
+    def _is_in_doubt(self) -> bool:
+        return self._doubt is not self._settled
 
     def close(self) -> None:
         """Gives up what is still asked."""
@@ -115,24 +138,32 @@ class VllmCritic:
             "stop_token_ids": sorted(self._end_tokens),
             "detokenize": False,
         }
-        body = self._asker.body(item, by_name=False)
-        return self._write(body | {"stream": True, "sampling_params": sampling})
+        return self._write(item, {"sampling_params": sampling})
 
-    def _write(self, body: Body) -> Generator[Written, None, None]:
-        written: list[int] = []
-        shown = ""
-        events = self._engine.stream(GENERATE, body)
+    def _write(self, item: PreparedPrompt, body: Body) -> Generator[Written, None, None]:
+        """Only what the engine itself ends is a critique."""
+        if self._is_in_doubt:
+            raise _unexamined()
+        spelling = Spelling(self._tokenizer)
+        events = self._asker.stream(item, body)
         try:
-            for token in (token for event in events for token in _tokens(event)):
-                if token in self._end_tokens:
+            has_ended = False
+            for choice in (choice for event in events for choice in _choices(event)):
+                for token in _tokens(choice):
+                    has_ended = has_ended or token in self._end_tokens
+                    if has_ended:
+                        break
+                    if token >= self._tokenizer.size:
+                        raise CriticFailure("the engine wrote a token that is none")
+                    yield spelling.add(token)
+                if choice.get("finish_reason") is not None:
+                    check_finished(choice)
+                    self._served.check_weights(choice)
                     return
-                if token >= self._tokenizer.size:
-                    raise CriticFailure("the engine wrote a token that is none")
-                written.append(token)
-                text = self._tokenizer.decode(written)
-                complete = text if not text.endswith(REPLACEMENT) else shown
-                yield Written(token, complete[len(shown) :])
-                shown = complete
+            raise Away("the engine stopped in the middle of a critique")
+        except Away:
+            self._doubt = object()
+            raise
         finally:
             events.close()
 
@@ -143,10 +174,21 @@ class VllmCritic:
         return found
 
 
-def _tokens(event: object) -> list[int]:
-    """That an event of a stream brings."""
+def _unexamined() -> NotReady:
+    return NotReady("the engine was away, and has not been examined since")
+
+
+def _choices(event: Any) -> list[dict[str, Any]]:
+    """Of an event of a stream: one, or none."""
+    choices = event.get("choices") if isinstance(event, dict) else None
+    if not isinstance(choices, list) or not all(isinstance(each, dict) for each in choices):
+        raise CriticFailure("the engine's answer has another form")
+    return choices[:1]
+
+
+def _tokens(choice: dict[str, Any]) -> list[int]:
+    """That a choice of an event brings."""
     try:
-        choices = event["choices"]  # type: ignore[index]
-        return [int(token) for choice in choices[:1] for token in choice["token_ids"] or ()]
+        return [int(token) for token in choice["token_ids"] or ()]
     except (KeyError, TypeError, ValueError) as error:
         raise CriticFailure("the engine's answer has another form") from error

@@ -9,6 +9,7 @@ import json
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -19,15 +20,17 @@ from adjudge_server.errors import CriticFailure, NotReady
 T = TypeVar("T")
 Body = dict[str, Any]
 
-AWAY = (429, 502, 503, 504)
-"""Statuses of an engine, or of a proxy before it, that may answer later."""
+BUSY = 429
+"""Status of an engine, or of a proxy before it, that may answer later."""
+AWAY = (502, 503, 504)
+"""Statuses of a proxy before an engine that is not there."""
 TELLS = 300
 """Characters of what an engine says about a refusal."""
 CONNECT_SECONDS = 15.0
 IDLE_SECONDS = 3.0
 """After which a line is not used again; vLLM's server closes it after 5."""
 _CUT = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
-"""The line is cut; asking twice does no harm."""
+"""The line is cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +64,24 @@ class EngineRefusal(CriticFailure):
         return error
 
 
+class Away(NotReady):
+    """It cannot be reached, takes too long, or gave up what it was asked: whoever answers next may
+    be another engine."""
+
+
 class Engine:
-    """See the module. Raises NotReady where the engine cannot be reached, takes too long, or says
-    that it is busy; EngineRefusal for whatever else is no answer."""
+    """See the module. Raises Away where the engine is, NotReady where it says that it is busy, and
+    EngineRefusal for whatever else is no answer."""
 
     def __init__(self, address: Address) -> None:
         self.address = address
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="engine", daemon=True)
         self._thread.start()
+        self._closing = threading.Lock()
+        self._is_closed = False
+        self._streams: set[Future[None]] = set()
+        """That are open."""
         self._client = self.run(self._connect())
         self._places = asyncio.Semaphore(address.concurrency)
 
@@ -80,8 +92,9 @@ class Engine:
             headers={} if key is None else {"Authorization": f"Bearer {key}"},
             timeout=httpx.Timeout(self.address.timeout_seconds, connect=CONNECT_SECONDS),
             limits=httpx.Limits(
-                # Beside those that answer: critiques, and the question whether it is well.
-                max_connections=2 * self.address.concurrency + 2,
+                # Readings are bounded by their places, critiques by the server. With a bound here,
+                # they could keep one another, and the question whether it is well, from a line.
+                max_connections=None,
                 max_keepalive_connections=self.address.concurrency,
                 keepalive_expiry=IDLE_SECONDS,
             ),
@@ -89,12 +102,15 @@ class Engine:
         )
 
     def close(self) -> None:
-        """Gives up what still runs."""
-        if self._loop.is_running():
-            self.run(self._disconnect())
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
+        """Gives up what still runs: it raises Away, like whatever is asked from then on."""
+        with self._closing:
+            if self._is_closed:
+                return
+            self._is_closed = True
+        asyncio.run_coroutine_threadsafe(self._disconnect(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
     async def _disconnect(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -106,7 +122,17 @@ class Engine:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs it in the engine's loop, and waits for it."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        try:
+            return self._begun(work).result()
+        except CancelledError:
+            raise _closed() from None
+
+    def _begun(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
+        with self._closing:
+            if not self._is_closed:
+                return asyncio.run_coroutine_threadsafe(work, self._loop)
+        work.close()
+        raise _closed()
 
     async def post(
         self, path: str, body: Body, check_wanted: Callable[[], None] = lambda: None
@@ -120,38 +146,57 @@ class Engine:
     def get(self, path: str, seconds: float | None = None) -> Any:
         """The answer's JSON; None where it is empty."""
         seconds = seconds or self.address.timeout_seconds
-        return self.run(self._answered("GET", path, seconds))
+        return self.run(self._answered("GET", path, seconds, tries=2))
 
-    async def _answered(self, method: str, path: str, seconds: float, **content: Any) -> Any:
+    async def _answered(
+        self, method: str, path: str, seconds: float, *, tries: int = 1, **content: Any
+    ) -> Any:
+        """More than one of `tries` only where it does not matter who answers: a line may have been
+        cut because nobody had asked for long, or because there is another engine now."""
         try:
             async with asyncio.timeout(seconds):
-                try:
-                    answer = await self._client.request(method, path, **content)
-                except _CUT:  # it may have closed the line just then, because nobody had asked long
-                    answer = await self._client.request(method, path, **content)
+                while True:
+                    tries -= 1
+                    try:
+                        answer = await self._client.request(method, path, **content)
+                        break
+                    except _CUT:
+                        if not tries:
+                            raise
         except (httpx.TransportError, TimeoutError) as error:
             raise _away(error) from error
         return _json(answer.status_code, answer.content)
 
     def stream(self, path: str, body: Body) -> Generator[Any, None, None]:
-        """The JSON of each event of an answer. Closing it ends the request in the engine too."""
-        events: queue.Queue[Any] = queue.Queue()
-        reading = asyncio.run_coroutine_threadsafe(self._pass_on(path, body, events), self._loop)
+        """The JSON of each event of an answer. Closing it ends the request in the engine too. If
+        one finds the engine away, all that are open do: whoever reads them one after the other
+        would wait as long for each. From one thread."""
+        events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        reading = self._begun(self._pass_on(path, body, events))
+        # However it ends, even given up before it began: whoever waits for more is told.
+        reading.add_done_callback(lambda _: events.put(Away("the engine was given up")))
+        self._streams.add(reading)
         try:
             while (event := self._next(events)) is not None:
                 if isinstance(event, BaseException):
                     raise event
                 yield event
+        except Away:
+            if not reading.cancelled():  # then another one found it first
+                for open_one in tuple(self._streams):
+                    open_one.cancel()
+            raise
         finally:
+            self._streams.discard(reading)
             reading.cancel()
 
-    def _next(self, events: "queue.Queue[Any]") -> Any:
+    def _next(self, events: "queue.SimpleQueue[Any]") -> Any:
         try:
             return events.get(timeout=self.address.timeout_seconds)
         except queue.Empty:
             raise _away(TimeoutError()) from None
 
-    async def _pass_on(self, path: str, body: Body, events: "queue.Queue[Any]") -> None:
+    async def _pass_on(self, path: str, body: Body, events: "queue.SimpleQueue[Any]") -> None:
         try:
             async for event in self._events(path, body):
                 events.put(event)
@@ -175,9 +220,13 @@ class Engine:
                 yield event
 
 
-def _away(error: BaseException) -> NotReady:
+def _closed() -> Away:
+    return Away("the engine is no longer asked")
+
+
+def _away(error: BaseException) -> Away:
     how = "took too long" if isinstance(error, TimeoutError | httpx.TimeoutException) else "is away"
-    return NotReady(f"the engine {how}")
+    return Away(f"the engine {how}")
 
 
 def _json(status: int, content: bytes) -> Any:
@@ -189,8 +238,9 @@ def _json(status: int, content: bytes) -> Any:
         status = status if status != 200 else 502  # whoever answers is no vLLM
     if status == 200:
         return value
-    if status in AWAY:
-        raise NotReady(f"the engine answered with status {status}")
+    if status == BUSY or status in AWAY:
+        kind = NotReady if status == BUSY else Away
+        raise kind(f"the engine answered with status {status}")
     raise EngineRefusal.of(status, _said(value))
 
 

@@ -7,10 +7,10 @@ request; where it leaves it, what was read there is dropped, and next time it is
 the numbers do not depend on what it writes, only their price does. Pure: no HTTP here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import exp, log1p, nan
+from math import exp, isfinite, log1p, nan
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ FLOOR = -9999.0
 """What vLLM says for a log-probability that JSON cannot: not a number, or minus infinity."""
 SLACK = 1e-4
 """By which a log-probability may exceed 0: rounding."""
+EXCESS = 1e-3
+"""By which probabilities may sum to more than 1: rounding."""
 
 TRY_AGAIN = 16
 """Requests for a row, after which it is let write as far as the tree is deep again."""
@@ -139,6 +141,19 @@ def correction(padding: Sequence[float]) -> float:
     return -log1p(-share) if 0 <= share < 1 else nan
 
 
+def may_be_log_probs(values: Iterable[float]) -> bool:
+    """Of different tokens: they are no more than 1 together. Some engines give logits by that name.
+    What is no number is left to whoever reads it."""
+    return sum(exp(value) for value in values if isfinite(value)) <= 1 + EXCESS
+
+
+def may_be_likeliest(values: Collection[float], num_rows: int) -> bool:
+    """Whether they may be the largest log-probabilities of all: none of the others is larger than
+    the least of them, and all together they are 1."""
+    others = (num_rows - len(values)) * exp(min(values, default=nan))
+    return may_be_log_probs(values) and sum(map(exp, values)) + others >= 1 - EXCESS
+
+
 def sampling(walk: Walk) -> dict[str, Any]:
     """vLLM's sampling parameters. What is written is always among the ids, because where it is not,
     the answer leaves out one of them."""
@@ -148,6 +163,17 @@ def sampling(walk: Walk) -> dict[str, Any]:
         "logprobs": len(walk.ids),
         "logprob_token_ids": list(walk.ids),
         "allowed_token_ids": list(walk.allowed),
+        "ignore_eos": True,
+        "detokenize": False,
+    }
+
+
+def likeliest(count: int) -> dict[str, Any]:
+    """vLLM's sampling parameters for the log-probabilities of those tokens."""
+    return {
+        "max_tokens": 1,
+        "temperature": 0.0,
+        "logprobs": count,
         "ignore_eos": True,
         "detokenize": False,
     }

@@ -2,14 +2,15 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import exp, isfinite
 from pathlib import Path
 from typing import Any
 
 from adjudge_server.critics.vllm import rows
-from adjudge_server.critics.vllm.engine import Body, Engine, EngineRefusal
+from adjudge_server.critics.vllm.choices import check_finished, weights_of
+from adjudge_server.critics.vllm.engine import Away, Body, Engine, EngineRefusal
 from adjudge_server.errors import NotReady
 from adjudge_server.tokenization import TextTokenizer
 
@@ -25,6 +26,8 @@ NO_SHARE = 1e-6
 """Of the padding rows together, which changes a log-probability by as much."""
 TEXT = "Score the response: 85 out of 100, [“naïve café”].\n\n\tIt doesn't say 3.14 or 你好."
 """Which tokenizers of different critics cut in different ways."""
+UNMOVED = "default"
+"""What vLLM calls its weights until somebody moves them."""
 HEALTH_SECONDS = 5.0
 """For an engine to say that it is well."""
 ASK_AGAIN_SECONDS = 1.0
@@ -50,11 +53,25 @@ class Served:
     num_rows: int
     """Of its head, padding included."""
     version: str
+    """Of vLLM."""
+    weights: str | None
+    """What the engine calls those that it runs on; None where it has no name for them."""
 
     def check_same(self, other: "Served") -> None:
-        """Raises NotReady where the engine came back as another one."""
-        if self != other:
+        """Raises NotReady where the engine is another one now, or its weights are."""
+        if self != replace(other, weights=self.weights):
             raise NotReady("the engine came back with another model")
+        if self != other:
+            raise NotReady(
+                f"the engine's weights have moved from version {self.weights!r} to"
+                f" {other.weights!r}: start Adjudge again, with their checkpoint"
+            )
+
+    def check_weights(self, choice: Mapping[str, Any]) -> None:
+        """Raises Away for an answer of other weights, KeyError or TypeError for one of another
+        form."""
+        if weights_of(choice) != self.weights:
+            raise Away("the engine's weights have moved")
 
     def padding(self, size: int) -> range:
         """Ids that the head has rows for and a tokenizer of this size does not know."""
@@ -81,22 +98,25 @@ def wait_for(engine: Engine, sleep: Callable[[float], None] = time.sleep) -> Non
             raise ValueError(f"--engine-url {url}: {_hint(error)}") from error
 
 
-def examine(engine: Engine) -> Served:
-    """Raises ValueError, naming the flag to change, for an engine that does not give exact
-    log-probabilities of token ids; NotReady where it is away."""
+def examine(engine: Engine, likely: Served | None = None) -> Served:
+    """With what is `likely` found, half a dozen requests of one token.
+
+    Raises ValueError, naming the flag to change, for an engine that does not give exact
+    log-probabilities of token ids; NotReady where it is away.
+    """
     url = engine.address.url
     try:
         model = _chosen(engine)
         version = engine.get("/version")
-        served = Served(
+        num_rows = _num_rows(engine, model["id"], likely)
+        return Served(
             model=model["id"],
             root=str(model.get("root") or model["id"]),
             max_tokens=int(model["max_model_len"]),
-            num_rows=_num_rows(engine, model["id"]),
+            num_rows=num_rows,
             version=str(version["version"]),
+            weights=_check_log_probs(engine, model["id"], num_rows),
         )
-        _check_log_probs(engine, served)
-        return served
     except EngineRefusal as error:
         raise ValueError(f"--engine-url {url}: {_hint(error)}") from error
     except (KeyError, TypeError, IndexError) as error:
@@ -104,13 +124,16 @@ def examine(engine: Engine) -> Served:
 
 
 def check_root(served: Served, model: str, directory: Path, *, was_named: bool) -> None:
-    """Raises ValueError where the engine's model goes by another name than the checkpoint, unless
-    a user has said that it is the one: nothing else tells weights apart from here."""
-    names = {directory.name, Path(model).name}
-    if was_named or names & {Path(served.root).name, Path(served.model).name}:
+    """Raises ValueError where the engine's model goes by another name than the checkpoint, or its
+    weights were moved since it loaded that, unless a user has said that it is the one: nothing else
+    tells weights apart from here."""
+    names = {directory.name, Path(model).name} & {Path(served.root).name, Path(served.model).name}
+    has_moved = served.weights not in (None, UNMOVED)
+    if was_named or (names and not has_moved):
         return
+    version = f" with weights of version {served.weights!r}" if has_moved else ""
     raise ValueError(
-        f"the engine serves {served.root!r}; if that is this checkpoint, say so with"
+        f"the engine serves {served.root!r}{version}; if that is this checkpoint, say so with"
         f" --engine-model {served.model}"
     )
 
@@ -167,12 +190,14 @@ def _chosen(engine: Engine) -> dict[str, Any]:
     return model
 
 
-def _num_rows(engine: Engine, model: str) -> int:
+def _num_rows(engine: Engine, model: str, likely: Served | None) -> int:
     """The engine refuses ids that its head has no row for."""
     _asked(engine, model, [0], [0])
     known, unknown = 0, MOST_TOKENS
+    guesses = [] if likely is None else [likely.num_rows - 1, likely.num_rows]
     while unknown - known > 1:
-        middle = (known + unknown) // 2
+        guess = guesses.pop() if guesses else 0
+        middle = guess if known < guess < unknown else (known + unknown) // 2
         try:
             _asked(engine, model, [0], [middle])
             known = middle
@@ -183,12 +208,14 @@ def _num_rows(engine: Engine, model: str) -> int:
     return unknown
 
 
-def _check_log_probs(engine: Engine, served: Served) -> None:
-    """Raises ValueError where they are none, or change with what may be written."""
+def _check_log_probs(engine: Engine, model: str, num_rows: int) -> str | None:
+    """What the weights are called. Raises ValueError where the numbers are no log-probabilities, or
+    change with what may be written."""
     url = engine.address.url
-    ids = range(min(rows.MOST_IDS, served.num_rows))
+    ids = range(min(rows.MOST_IDS, num_rows))
+    walk = rows.Walk(0, tuple(ids), (0,), 1)
     try:
-        values = _asked(engine, served.model, [0], ids, allowed=ids[:1])
+        choice = _choice(engine, model, [0], rows.sampling(walk))
     except EngineRefusal as refusal:
         if refusal.status != 400:
             raise
@@ -196,30 +223,38 @@ def _check_log_probs(engine: Engine, served: Served) -> None:
             f"--engine-url {url}: start vllm serve with --max-logprobs {rows.MOST_IDS}"
             f" ({refusal.said})"
         ) from refusal
-    if not all(isfinite(value) for value in values.values()) or len(values) != len(ids):
+    values = _values(choice)
+    likeliest = _values(_choice(engine, model, [0], rows.likeliest(len(ids))))
+    if (
+        len(values) != len(ids)
+        or not all(map(isfinite, values.values()))
+        or not rows.may_be_log_probs(values.values())
+        or not rows.may_be_likeliest(likeliest.values(), num_rows)
+    ):
         raise ValueError(
             f"--engine-url {url}: it does not tell plain log-probabilities:"
             " start vllm serve with --logprobs-mode raw_logprobs"
         )
+    return weights_of(choice)
 
 
-def _asked(
-    engine: Engine,
-    model: str,
-    prompt: Sequence[int],
-    ids: Sequence[int],
-    allowed: Sequence[int] | None = None,
-) -> rows.LogProbs:
+def _asked(engine: Engine, model: str, prompt: Sequence[int], ids: Sequence[int]) -> rows.LogProbs:
     """Log-probabilities after a prompt."""
-    walk = rows.Walk(0, tuple(ids), tuple(ids if allowed is None else allowed), 1)
-    body: Body = {
-        "model": model,
-        "token_ids": list(prompt),
-        "sampling_params": rows.sampling(walk),
-    }
-    answer = engine.run(engine.post(GENERATE, body))
+    walk = rows.Walk(0, tuple(ids), tuple(ids), 1)
+    return _values(_choice(engine, model, prompt, rows.sampling(walk)))
+
+
+def _choice(engine: Engine, model: str, prompt: Sequence[int], sampling: Body) -> Any:
+    body: Body = {"model": model, "token_ids": list(prompt), "sampling_params": sampling}
+    choice = engine.run(engine.post(GENERATE, body))["choices"][0]
+    check_finished(choice)
+    return choice
+
+
+def _values(choice: Mapping[str, Any]) -> rows.LogProbs:
+    """Of its only token."""
     try:
-        ((_, values),) = rows.steps_of(answer["choices"][0])
+        ((_, values),) = rows.steps_of(choice)
     except ValueError as error:
         raise KeyError("choices") from error
     return values
