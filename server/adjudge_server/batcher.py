@@ -150,9 +150,10 @@ class Batcher(Generic[P]):
         return [w.future for w in waiting]
 
     def check_room(self, caller: Caller) -> None:
-        """Raises QueueFull where `submit` is about to: where it refused this caller a request that
-        was not larger, and nothing has left the queue since. Before a request is prepared, so that
-        those who are refused do not keep others from being prepared."""
+        """Raises QueueFull where `submit` refused this caller a request that had no more bytes, and
+        nothing has left the queue since. Before a request is prepared, so that who is refused does
+        not keep others from being prepared. Bytes are not tokens: one with more bytes and fewer
+        tokens may be refused here until the next batch, where `submit` would have taken it."""
         with self._changed:
             if caller.size >= self._refused.get(caller.name, math.inf):
                 raise self._full(caller)
@@ -369,6 +370,7 @@ class Batcher(Generic[P]):
         everything that could be forgotten for it has been."""
         self._busy_since = started = self._clock()
         failure: BaseException | None = None
+        readings: list[Reading | AdjudgeError] = []
         try:
             readings = self._outcomes([w.item for w in batch])
             if len(readings) != len(batch):
@@ -381,7 +383,7 @@ class Batcher(Generic[P]):
         seconds = self._clock() - started
         if self._watch is not None:
             tokens = sum(_counted([waiting.item for waiting in batch]))
-            self._watch(len(batch), tokens, seconds, failure is None)
+            self._watch(len(batch), tokens, seconds, not (failure or all(map(_is_ours, readings))))
         if failure is not None:
             return self._answer_after(failure, batch, has_room)
         for waiting, reading in zip(batch, readings, strict=True):
@@ -426,4 +428,8 @@ def _counted(items: Sequence[Prepared]) -> list[int]:
 
 
 def _shows_a_well_critic(outcome: Reading | AdjudgeError) -> bool:
-    return not is_ours(outcome) if isinstance(outcome, AdjudgeError) else outcome.is_finite
+    return outcome.is_finite if isinstance(outcome, Reading) else not is_ours(outcome)
+
+
+def _is_ours(outcome: Reading | AdjudgeError) -> bool:
+    return isinstance(outcome, AdjudgeError) and is_ours(outcome)

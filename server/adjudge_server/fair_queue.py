@@ -126,6 +126,7 @@ class FairQueue(Generic[T]):
             client.requests.keep(len)
         self._turns.keep(lambda client: bool(client.requests))
         self._clients = {client.name: client for client in self._turns}
+        self._forget_gone()
 
     @property
     def next(self) -> T:

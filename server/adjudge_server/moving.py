@@ -86,11 +86,16 @@ class Mover:
             began = time.monotonic()
             spare = await in_daemon_thread(partial(self._read, directory))
             seconds = time.monotonic() - began
-            exchange = partial(self._exchange, spare, abandoned)
+            begun = threading.Event()
+            exchange = partial(self._exchange, spare, abandoned, begun)
             try:
                 judge, pause = await asyncio.wrap_future(self._judge.batcher.call(exchange))
             finally:
-                spare.tensors = {}  # futures, in cycles with each other, would keep them
+                # A watchdog may have failed the future while the exchange goes on, which may still
+                # have to be undone. One that has not begun will find that it is not wanted.
+                abandoned.set()
+                if not begun.is_set():
+                    spare.tensors = {}
                 await asyncio.to_thread(give_back)
         logger.info(
             "%s: weights epoch %d: %s, read in %.1f s, a pause of %.2f s; %s",
@@ -113,9 +118,18 @@ class Mover:
         give_back()
         raise refusal  # without the traceback, which would keep what was read
 
-    def _exchange(self, spare: Spare, abandoned: threading.Event) -> tuple[Judge[Any], float]:
+    def _exchange(
+        self, spare: Spare, abandoned: threading.Event, begun: threading.Event
+    ) -> tuple[Judge[Any], float]:
         """On the model's thread."""
-        _check_wanted(abandoned)
+        begun.set()
+        try:
+            _check_wanted(abandoned)
+            return self._exchanged(spare)
+        finally:
+            spare.tensors = {}  # futures, in cycles with each other, would keep them
+
+    def _exchanged(self, spare: Spare) -> tuple[Judge[Any], float]:
         began = time.monotonic()
         critic, batcher = self._judge.critic, self._judge.batcher
         try:

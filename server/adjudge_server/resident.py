@@ -101,7 +101,8 @@ class Resident:
     def look(self) -> LiveCritic:
         """From any thread."""
         judge = self.judge if self._is_well else None
-        memory = Memory() if judge is None else judge.critic.memory()
+        # Whether it is well or not: what is counted goes on from where it was.
+        memory = Memory() if self._critic is None else self._critic.memory()
         return LiveCritic(
             name=self.name or "",
             card=None if judge is None else judge.card,

@@ -70,6 +70,7 @@ async def score_together(
     the call, and the others are asked no further."""
     judges = models.judges(ensemble)
     check_epoch(request, ensemble.identity(judges))
+    _check_room(judges, request, context)
     asked = await asker.ask_members(ensemble, judges, request, context)
     check_readout(request.readout, ensemble.template)
     texts = [asker.texts(judge, request, a) for judge, a in zip(judges, asked, strict=True)]
@@ -102,6 +103,15 @@ async def _prepared(judge: Judge[Any], asked: Asked, texts: Texts) -> list[Any]:
     return placed(await judge.prepare(queried), "candidates")
 
 
+def _check_room(judges: Sequence[Judge[Any]], request: wire.Request, context: Context) -> None:
+    """Raises QueueFull where a member's queue is about to be."""
+    for judge in judges:
+        try:
+            judge.batcher.check_room(caller_of(context, request))
+        except AdjudgeError as error:
+            raise of_member(error, judge.card.name) from error
+
+
 async def _read_together(
     models: Models,
     ensemble: Ensemble,
@@ -117,7 +127,7 @@ async def _read_together(
 
     async def ask(index: int, judge: Judge[Any]) -> None:
         if index not in done or done[index][0] is not judge:
-            done[index] = judge, await judge.read(items[index], caller_of(context))
+            done[index] = judge, await judge.read(items[index], caller_of(context, request))
 
     while True:
         judges = models.judges(ensemble)

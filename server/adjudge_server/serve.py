@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from adjudge.v1 import admin_pb2, admin_pb2_grpc, reward_pb2, reward_pb2_grpc
@@ -55,7 +55,7 @@ class Server:
         self.models = Models(read_models(config), self._pool, self._serve)
         self._service = RewardService(config, self.models)
         self._admin = AdminService(self.models, config.weights_dir) if config.enable_admin else None
-        self._health = Health()
+        self._health = Health(config.write_seconds)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._observation = Observation(config, self._look)
         self.open_bytes = OpenBytes(config.max_open_bytes)
@@ -86,7 +86,7 @@ class Server:
         reflection.enable_server_reflection(names, self._grpc)
         await self._tell_health()
         # Answers for this process alone, whatever becomes of its critic: for liveness probes.
-        await self._health.set(health.SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
+        self._health.set(health.SERVICE_NAME, is_serving=True)
         await self._observation.start()
         self.port = bind(self._grpc, self.config)
         await self._grpc.start()
@@ -112,7 +112,7 @@ class Server:
         """Drains: refuses new calls, finishes accepted ones within the grace period, and fails the
         others with NOT_READY."""
         critics = self.models.critics
-        await self._health.enter_graceful_shutdown()
+        self._health.end()
         draining = asyncio.ensure_future(self._grpc.stop(self.config.drain_seconds + LAST_SECONDS))
         await asyncio.gather(*(critic.stop_watching() for critic in critics))
         await asyncio.wait({draining}, timeout=self.config.drain_seconds)
@@ -170,12 +170,11 @@ class Server:
 
     async def _tell_health(self) -> None:
         """Of the whole server, which is well when all its critics are; and of each model."""
-        statuses = health_pb2.HealthCheckResponse
         is_served = all(critic.is_served for critic in self.models.critics)
         told = {"": is_served, SERVICE: is_served}
         told |= {f"{SERVICE}/{name}": self.models.is_served(name) for name in self.models.names}
         for name, is_well in told.items():
-            await self._health.set(name, statuses.SERVING if is_well else statuses.NOT_SERVING)
+            self._health.set(name, is_well)
 
 
 def _told_to_stop(stopping: asyncio.Event, number: signal.Signals) -> None:

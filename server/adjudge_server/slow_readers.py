@@ -45,7 +45,7 @@ def _end(task: "asyncio.Task[Any]", seconds: float, context: Context) -> None:
 
 
 async def _say(context: Context, seconds: float) -> None:
-    error = DeadlineExceeded(f"an event of the critique was not read within {seconds:g} s")
+    error = DeadlineExceeded(f"what was sent was not read within {seconds:g} s")
     # It stands in line behind the event; the caller may leave, or the server end, before its turn.
     with suppress(grpc.aio.AbortError, grpc.aio.UsageError, grpc.aio.InternalError):
         await abort(context, error)
