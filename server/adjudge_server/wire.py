@@ -1,4 +1,5 @@
-"""Between protobuf and the server's own types; beside `service`, the only file that sees both."""
+"""Between protobuf and the server's own types. Whoever answers a request sees both (`service` and
+what it calls); what is behind the queue, and the maths, see no protobuf."""
 
 from collections.abc import Iterable
 

@@ -25,8 +25,8 @@ from adjudge_server.critics.anyres import layout, tiles
 from adjudge_server.critics.checkpoint import read_tokenizer
 from adjudge_server.critics.preparing import IMAGE_SLOT, PreparedPrompt
 from adjudge_server.critics.vllm.critic import VllmCritic
-from adjudge_server.critics.vllm.pictures import Layouter
-from adjudge_server.errors import AdjudgeError, NotReady, UnsupportedOperation
+from adjudge_server.critics.vllm.pictures import Layouter, data_url
+from adjudge_server.errors import AdjudgeError, InputTooLong, NotReady, UnsupportedOperation
 from adjudge_server.loading import load_critic
 from tests.conftest import SEVEN, Launch, running, stub
 from tests.server import questions
@@ -888,11 +888,32 @@ def test_a_penalty_that_the_engine_does_not_apply_alike_is_refused(make: Make) -
         critic.critique(item, 10)
 
 
+def test_a_picture_is_encoded_once_and_never_for_a_prompt_that_is_too_long(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[object] = []
+
+    def counted(pixels: Image.Image) -> str:
+        encoded.append(pixels)
+        return data_url(pixels)
+
+    monkeypatch.setattr("adjudge_server.critics.vllm.pictures.data_url", counted)
+    critic = make(max_input_tokens=30)
+    encoded.clear()  # those of the start
+    queries = mixed(critic)
+    shown = [query for query in queries if query.pictures]
+    assert all(isinstance(item, InputTooLong) for item in critic.prepare(shown))
+    assert not encoded
+    critic = make()
+    encoded.clear()
+    prepared(critic, shown)
+    assert len(encoded) == len({(p.digest, len(q.pictures)) for q in shown for p in q.pictures})
+
+
 def test_a_picture_is_cut_by_the_engine_only(local: Any) -> None:
-    from adjudge_server.critics.vllm.pictures import Sent
     from adjudge_server.images import decode
 
-    tile = Layouter(local._preparer._tile._geometry, Sent())
+    tile = Layouter(local._preparer._tile._geometry)
     found = tile(decode(EncodedImage(SEVEN.read_bytes()), max_pixels=10**7), 1)
     with pytest.raises(AssertionError):
         found.cut()

@@ -55,6 +55,10 @@ class TiledPicture(Generic[L]):
     cut: Callable[[], NDArray[np.float32]]
     """(tiles, 3, side, side), normalised; cut only once."""
 
+    def make_ready(self) -> None:
+        """Does now what else whoever reads the picture would wait for."""
+        self.cut()
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedPrompt:
@@ -103,7 +107,7 @@ class Preparer:
         max_input_tokens: int,
         is_known: Callable[[str], bool] = lambda digest: True,
     ) -> None:
-        """`is_known` says, by a tiled picture's digest, that nobody will look at the tiles; by
+        """`is_known` says, by a tiled picture's digest, that nobody will look at it itself; by
         default nobody ever does. Raises ValueError for a template that makes no sense with this
         tokenizer."""
         self._tokenizer = tokenizer
@@ -122,7 +126,7 @@ class Preparer:
         tiled = {key: self._tiled(picture, key[1]) for key, picture in pictures.items()}
         heads: dict[str, list[int]] = {}
         prepared = [self._prepare(query, tiled, heads) for query in queries]
-        self._cut([item for item in prepared if isinstance(item, PreparedPrompt)])
+        self._make_ready([item for item in prepared if isinstance(item, PreparedPrompt)])
         return prepared
 
     def after(
@@ -154,12 +158,12 @@ class Preparer:
         leaving.check()
         return self._tile(picture, num_pictures)
 
-    def _cut(self, accepted: Sequence[PreparedPrompt]) -> None:
+    def _make_ready(self, accepted: Sequence[PreparedPrompt]) -> None:
         """Here, off the model's thread."""
         for picture in dict.fromkeys(p for item in accepted for p in item.pictures):
             leaving.check()
             if not self._is_known(picture.digest):
-                picture.cut()
+                picture.make_ready()
 
     def _prepare(
         self,

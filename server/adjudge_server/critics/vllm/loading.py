@@ -69,7 +69,7 @@ def load(
         raise ValueError(f"--engine vllm: only {', '.join(FAMILIES)} run there, not {family}")
     sent = Sent()
     read = (
-        _read_llava(directory, vision_heads, sent)
+        _read_llava(directory, vision_heads)
         if family == FAMILIES[0]
         else _read_text(directory)
     )
@@ -83,7 +83,12 @@ def load(
             check_cutting(engine, served.model, read.geometry)
         card = _card(directory, name, family, served, read, max_input_tokens, templates)
         preparer = Preparer(
-            read.tokenizer, read.chat, read.tile, card.templates, card.max_input_tokens
+            read.tokenizer,
+            read.chat,
+            read.tile,
+            card.templates,
+            card.max_input_tokens,
+            is_known=sent.__contains__,
         )
         prompt = encode(read.chat.pieces("What is this?", 0), read.tokenizer)
         return VllmCritic(
@@ -131,7 +136,7 @@ def _card(
     )
 
 
-def _read_llava(directory: Path, vision_heads: int | None, sent: Sent) -> _Model:
+def _read_llava(directory: Path, vision_heads: int | None) -> _Model:
     raw = checkpoint.read_json(directory / "config.json")
     if is_original(raw) and not _has_weights(directory):
         raise ValueError("an original checkpoint without weights does not say how it sees")
@@ -156,7 +161,7 @@ def _read_llava(directory: Path, vision_heads: int | None, sent: Sent) -> _Model
         QWEN_1_5,
         checkpoint.end_tokens(directory, tokenizer.added[QWEN_1_5.end], text.eos_token_id),
         text.max_position_embeddings,
-        Layouter(geometry, sent),
+        Layouter(geometry),
         own if is_original(raw) else config.image_token_index,
         geometry,
     )

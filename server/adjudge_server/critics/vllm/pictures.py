@@ -31,6 +31,9 @@ class SentPicture(TiledPicture[Layout]):
     url: Callable[[], str]
     """The picture itself, as a data URL; encoded only once."""
 
+    def make_ready(self) -> None:
+        self.url()
+
     def part(self, *, by_name: bool) -> dict[str, Any]:
         """What stands for it in a request."""
         named = {"type": "image_url", "uuid": self.digest}
@@ -61,15 +64,12 @@ class Layouter:
     """A `preparing.Tile` for an engine that cuts pictures itself: into tiles, however many there
     are of them."""
 
-    def __init__(self, geometry: Geometry, sent: Sent) -> None:
+    def __init__(self, geometry: Geometry) -> None:
         self._geometry = geometry
-        self._sent = sent
 
     def __call__(self, picture: Picture, num_pictures: int) -> SentPicture:
-        url = cache(partial(data_url, picture.pixels))
-        if picture.digest not in self._sent:
-            url()  # here, off the model's thread
         layout = anyres.layout(picture.size, self._geometry)
+        url = cache(partial(data_url, picture.pixels))
         return SentPicture(picture.digest, layout, _nothing, url)
 
 
