@@ -18,12 +18,11 @@ accepted fails, and new work is refused.
 """
 
 import logging
-import math
 import sys
 import threading
 import time
 import traceback
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
@@ -45,11 +44,11 @@ from adjudge_server.errors import (
     CriticFailure,
     DeadlineExceeded,
     NotReady,
-    QueueFull,
     WrongEpoch,
     as_failure,
 )
 from adjudge_server.fair_queue import FairQueue
+from adjudge_server.queue_room import QueueRoom
 
 logger = logging.getLogger(__name__)
 
@@ -73,9 +72,7 @@ class Batcher(Generic[P]):
     batch, a shared prefix counted once; an item larger than that runs alone. A batch that has
     `enough_tokens` beside shared prefixes, which may be known, takes no further request; a turn in
     the queue is as long. None: as many as fit, item by item. `max_queue_tokens`
-    bounds what waits; a request that comes to an empty queue is always accepted, or it could never
-    be. Of a queue that is not empty a caller may hold as much as stays free (as in `open_bytes`),
-    so that the greedy leave room for whoever comes anew. `clock` is in seconds.
+    bounds what waits, see `queue_room`. `clock` is in seconds.
     """
 
     def __init__(
@@ -93,21 +90,16 @@ class Batcher(Generic[P]):
         self._forget = forget
         self._watch = watch
         self._max_batch_tokens = max_batch_tokens
-        self._max_queue_tokens = max_queue_tokens
         self._enough_tokens = enough_tokens
         self._clock = clock
         self._queue: FairQueue[Waiting[P]] = FairQueue(enough_tokens or 0)
+        self._room = QueueRoom(max_queue_tokens)
         self._tasks: deque[Task] = deque()
         self._round: deque[Task] = deque()
         """Of the tasks, those that come before the next batch."""
         self._running: list[Future[Any]] = []
         """Of what the thread is at."""
         self._busy_since: float | None = None
-        self._queued_tokens = 0
-        self._held: Counter[str] = Counter()
-        """Of those tokens, by caller."""
-        self._refused: dict[str, int] = {}
-        """The smallest request of each caller that was refused since something left the queue."""
         self._changed = threading.Condition()
         self._closing = False
         self._refusal: str | None = None
@@ -135,16 +127,12 @@ class Batcher(Generic[P]):
         tokens = sum(w.tokens for w in waiting)
         with self._changed:
             self._check_open()
-            if self._is_full(caller.name, tokens):
+            if self._room.is_full(caller, tokens):
                 self._drop_cancelled()
-            if self._is_full(caller.name, tokens):
-                if caller.size:
-                    smallest = self._refused.get(caller.name, caller.size)
-                    self._refused[caller.name] = min(smallest, caller.size)
-                raise self._full(caller)
+            if self._room.is_full(caller, tokens):
+                raise self._room.refuse(caller)
             if waiting:
-                self._queued_tokens += tokens
-                self._held[caller.name] += tokens
+                self._room.take(caller, tokens)
                 self._queue.add(caller.name, waiting)
                 self._changed.notify()
         return [w.future for w in waiting]
@@ -155,8 +143,7 @@ class Batcher(Generic[P]):
         not keep others from being prepared. Bytes are not tokens: one with more bytes and fewer
         tokens may be refused here until the next batch, where `submit` would have taken it."""
         with self._changed:
-            if caller.size >= self._refused.get(caller.name, math.inf):
-                raise self._full(caller)
+            self._room.check(caller)
 
     def call(self, function: Callable[[], R], epoch: int | None = None) -> "Future[R]":
         """Runs a function on the model's thread after the batch that runs, before the next but
@@ -184,7 +171,7 @@ class Batcher(Generic[P]):
 
     @property
     def queued_tokens(self) -> int:
-        return self._queued_tokens
+        return self._room.tokens
 
     @property
     def busy_seconds(self) -> float:
@@ -209,7 +196,7 @@ class Batcher(Generic[P]):
             self._round = deque()
             self._tasks = deque(task for task in tasks if task.future is None)
             self._queue.keep(lambda _: False)
-            self._count()
+            self._room.count(self._queue)
             self._running = []
             self._changed.notify()
         for future in futures:
@@ -231,32 +218,9 @@ class Batcher(Generic[P]):
         if self._thread.is_alive():
             logger.error("the model's thread hangs, and is left behind:\n%s", self.doing)
 
-    def _full(self, caller: Caller) -> QueueFull:
-        return QueueFull(
-            f"{self._queued_tokens} tokens wait already, {self._held[caller.name]} of them this"
-            f" caller's; {self._max_queue_tokens} may",
-            limit="max_queue_tokens",
-            maximum=self._max_queue_tokens,
-        )
-
-    def _is_full(self, caller: str, tokens: int) -> bool:
-        if tokens == 0 or self._queued_tokens == 0:
-            return False
-        free = self._max_queue_tokens - self._queued_tokens - tokens
-        return free < 0 or self._held[caller] > free
-
     def _drop_cancelled(self) -> None:
         self._queue.keep(lambda waiting: not waiting.future.cancelled())
-        self._count()
-
-    def _count(self) -> None:
-        """Anew."""
-        before, self._held = self._held, Counter()
-        for waiting in self._queue:
-            self._held[waiting.caller.name] += waiting.tokens
-        self._queued_tokens = self._held.total()
-        if self._held != before:
-            self._refused.clear()
+        self._room.count(self._queue)
 
     def _check_open(self) -> None:
         if self._refusal is not None:
@@ -322,21 +286,13 @@ class Batcher(Generic[P]):
                 break
             wanted = self._is_wanted(waiting)
             self._queue.pop(cost if wanted else 0)
-            self._release(waiting)
+            self._room.release(waiting)
             if wanted:
                 batch.append(waiting)
                 groups.add(waiting.item.group)
                 tokens += cost
                 own_tokens += waiting.item.own_tokens
         return batch
-
-    def _release(self, waiting: "Waiting[P]") -> None:
-        """Its tokens wait no longer."""
-        self._refused.clear()
-        self._queued_tokens -= waiting.tokens
-        self._held[waiting.caller.name] -= waiting.tokens
-        if not self._held[waiting.caller.name]:
-            del self._held[waiting.caller.name]  # names are of connections, which come and go
 
     def _is_enough(self, own_tokens: int) -> bool:
         return self._enough_tokens is not None and own_tokens >= self._enough_tokens
@@ -370,7 +326,7 @@ class Batcher(Generic[P]):
         everything that could be forgotten for it has been."""
         self._busy_since = started = self._clock()
         failure: BaseException | None = None
-        readings: list[Reading | AdjudgeError] = []
+        is_well = False
         try:
             readings = self._outcomes([w.item for w in batch])
             if len(readings) != len(batch):
@@ -383,7 +339,7 @@ class Batcher(Generic[P]):
         seconds = self._clock() - started
         if self._watch is not None:
             tokens = sum(_counted([waiting.item for waiting in batch]))
-            self._watch(len(batch), tokens, seconds, not (failure or all(map(_is_ours, readings))))
+            self._watch(len(batch), tokens, seconds, is_well)
         if failure is not None:
             return self._answer_after(failure, batch, has_room)
         for waiting, reading in zip(batch, readings, strict=True):
@@ -429,7 +385,3 @@ def _counted(items: Sequence[Prepared]) -> list[int]:
 
 def _shows_a_well_critic(outcome: Reading | AdjudgeError) -> bool:
     return outcome.is_finite if isinstance(outcome, Reading) else not is_ours(outcome)
-
-
-def _is_ours(outcome: Reading | AdjudgeError) -> bool:
-    return isinstance(outcome, AdjudgeError) and is_ours(outcome)

@@ -61,6 +61,7 @@ def _ensemble(ensemble: Ensemble, judges: Sequence[Judge[Any]]) -> pb.Model:
     narrowest = limits[0]
     narrowest.max_input_tokens = min(each.max_input_tokens for each in limits)
     narrowest.max_queue_tokens = min(each.max_queue_tokens for each in limits)
+    # No request is refused for it: it says into how many a picture may be cut.
     narrowest.max_tiles = max(each.max_tiles for each in limits)
     return pb.Model(
         name=ensemble.name,

@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from adjudge_server.handling import Context
 from adjudge_server.slow_readers import taken_within
 
-STATUSES = health_pb2.HealthCheckResponse
+Response = health_pb2.HealthCheckResponse
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it is not typed
@@ -33,20 +33,20 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it is not
         """Waits for nobody. After `end`, nothing changes any more."""
         if self._is_ending:
             return
-        self._statuses[service] = STATUSES.SERVING if is_serving else STATUSES.NOT_SERVING
+        self._statuses[service] = Response.SERVING if is_serving else Response.NOT_SERVING
         self._tell()
 
     def end(self) -> None:
         """From now on nothing is served."""
         self._is_ending = True
-        self._statuses = dict.fromkeys(self._statuses, STATUSES.NOT_SERVING)
+        self._statuses = dict.fromkeys(self._statuses, Response.NOT_SERVING)
         self._tell()
 
     async def Check(self, request: Any, context: Context) -> Any:
         status = self._statuses.get(request.service)
         if status is None:
             await context.abort(grpc.StatusCode.NOT_FOUND)
-        return STATUSES(status=status)
+        return Response(status=status)
 
     async def Watch(self, request: Any, context: Context) -> AsyncIterator[Any]:
         changed = asyncio.Event()
@@ -55,17 +55,20 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it is not
         try:
             while True:
                 changed.clear()
-                status = self._statuses.get(request.service, STATUSES.SERVICE_UNKNOWN)
+                status = self._statuses.get(request.service, Response.SERVICE_UNKNOWN)
                 if status != last:
                     with taken_within(self._write_seconds, context):
-                        yield STATUSES(status=status)
+                        yield Response(status=status)
                     last = status
-                await changed.wait()
+                elif self._is_ending:
+                    return  # or the server would wait for its watchers until its grace period ends
+                else:
+                    await changed.wait()
         finally:
             self._watchers.discard(changed)
 
     async def List(self, request: Any, context: Context) -> Any:
-        statuses = {name: STATUSES(status=status) for name, status in self._statuses.items()}
+        statuses = {name: Response(status=status) for name, status in self._statuses.items()}
         return health_pb2.HealthListResponse(statuses=statuses)
 
     def _tell(self) -> None:

@@ -80,7 +80,7 @@ def parse(source: str, config: Config, folder: Path) -> ModelsFile:
     names += [ensemble.name for ensemble in ensembles]
     if again := next((name for i, name in enumerate(names) if name in names[:i]), None):
         raise ValueError(f"there are two models of the name {again!r}")
-    default = top.take("default", _one_of(names), names[0])
+    default = top.take("default", toml_tables.choice(names), names[0])
     top.check_is_empty("outside of [[critic]] and [[ensemble]] tables")
     return ModelsFile(critics, ensembles, default)
 
@@ -100,7 +100,7 @@ def _critics(
         return {} if is_here else {"enable_admin": False, "weights_dir": ()}
 
     def read(table: Table) -> Config:
-        name = table.take("name", toml_tables.name)
+        name = table.take("name", toml_tables.line)
         stated = {
             "critic" if key == "family" else key: table.take(key, reader)
             for key, reader in keys.items()
@@ -117,20 +117,20 @@ def _keys(folder: Path) -> dict[str, Read]:
     positive, any_number = (toml_tables.integer(least, LARGEST) for least in (1, 0))
     seconds = toml_tables.number(1.0, LARGEST_NUMBER)
     return {
-        "family": _one_of(CHOICES["critic"]),
+        "family": toml_tables.choice(CHOICES["critic"]),
         "model": _checkpoint(folder),
-        "engine": _one_of(CHOICES["engine"]),
-        "engine_url": toml_tables.name,
-        "engine_model": toml_tables.name,
+        "engine": toml_tables.choice(CHOICES["engine"]),
+        "engine_url": toml_tables.line,
+        "engine_model": toml_tables.line,
         "engine_key": _file(folder),
         "engine_timeout_seconds": seconds,
         "engine_concurrency": positive,
         "engine_start_seconds": seconds,
-        "device": toml_tables.name,
-        **{key: _one_of(CHOICES[key]) for key in ("dtype", "convert_rgb", "exif")},
-        "several_pictures": _one_of(CHOICES["several_pictures"]),
+        "device": toml_tables.line,
+        **{key: toml_tables.choice(CHOICES[key]) for key in ("dtype", "convert_rgb", "exif")},
+        "several_pictures": toml_tables.choice(CHOICES["several_pictures"]),
         "vision_heads": positive,
-        "template_set": _one_of((AUTO, *set_names())),
+        "template_set": toml_tables.choice((AUTO, *set_names())),
         "templates": _file(folder),
         "repetition_penalty": toml_tables.number(1.0, LARGEST_NUMBER),
         "max_input_tokens": positive,
@@ -142,13 +142,13 @@ def _keys(folder: Path) -> dict[str, Read]:
 
 
 def _ensemble(table: Table, critics: Sequence[str]) -> Definition:
-    name = table.take("name", toml_tables.name)
-    combination = table.take("combine", toml_tables.one_of(Combination))
+    name = table.take("name", toml_tables.line)
+    combination = table.take("combine", toml_tables.member(Combination))
     more: dict[str, Any] = {}
     if combination is Combination.SPREAD_PENALISED:
         more["penalty"] = table.take("penalty", toml_tables.number(0.0, LARGEST_NUMBER))
         standard = Spread.STANDARD_DEVIATION.value
-        more["spread"] = table.take("spread", toml_tables.one_of(Spread), standard)
+        more["spread"] = table.take("spread", toml_tables.member(Spread), standard)
     has_weights = combination is not Combination.MINIMUM
     members = tuple(
         _named("member", member, lambda table: _member(table, critics, has_weights), key="critic")
@@ -170,12 +170,12 @@ def _check_members(members: Sequence[Member]) -> None:
 
 
 def _member(table: Table, critics: Sequence[str], has_weights: bool) -> Member:
-    critic = table.take("critic", _one_of(critics))
-    template = table.take("template", toml_tables.name) if "template" in table else ""
+    critic = table.take("critic", toml_tables.choice(critics))
+    template = table.take("template", toml_tables.line) if "template" in table else ""
     weight = table.take("weight", _weight, 1.0) if has_weights else 1.0
     scale = table.take("scale", _scale, 1.0)
     offset = table.take("offset", toml_tables.number(-LARGEST_NUMBER, LARGEST_NUMBER), 0.0)
-    pictures = table.take("pictures", toml_tables.one_of(Pictures), Pictures.SHOW.value)
+    pictures = table.take("pictures", toml_tables.member(Pictures), Pictures.SHOW.value)
     table.check_is_empty()
     return Member(critic, template, weight, scale, offset, pictures is Pictures.LEAVE_OUT)
 
@@ -193,15 +193,6 @@ def _named(
 # What values are ----------------------------------------------------------------------------------
 
 
-def _one_of(choices: Sequence[str]) -> Callable[[object], str]:
-    def read(value: object) -> str:
-        if value not in choices:
-            raise ValueError(f"{value!r} is none of {', '.join(choices)}")
-        return str(value)
-
-    return read
-
-
 def _weight(value: object) -> float:
     weight = toml_tables.number(0.0, LARGEST_NUMBER)(value)
     if weight == 0:
@@ -217,14 +208,14 @@ def _scale(value: object) -> float:
 
 
 def _file(folder: Path) -> Callable[[object], Path]:
-    return lambda value: folder / Path(toml_tables.name(value)).expanduser()
+    return lambda value: folder / Path(toml_tables.line(value)).expanduser()
 
 
 def _checkpoint(folder: Path) -> Callable[[object], Path]:
     """A directory, or the id of a model on a hub."""
 
     def read(value: object) -> Path:
-        text = toml_tables.name(value)
+        text = toml_tables.line(value)
         there = folder / Path(text).expanduser()
         is_path = text.startswith((".", "/", "~")) or text.endswith("/")
         is_here = is_path or there.exists() or there.parent.exists()

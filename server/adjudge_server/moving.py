@@ -75,19 +75,12 @@ class Mover:
     ) -> Moved:
         async with self._turn:
             _check_wanted(abandoned)
-            epoch = self._judge.weights_epoch
-            if expected_epoch not in (None, epoch):
-                raise WrongEpoch(
-                    f"the weights epoch is {epoch}",
-                    field="expected_epoch",
-                    expected=expected_epoch,
-                    actual=epoch,
-                )
+            self._check_epoch(expected_epoch)
             began = time.monotonic()
             spare = await in_daemon_thread(partial(self._read, directory))
             seconds = time.monotonic() - began
             begun = threading.Event()
-            exchange = partial(self._exchange, spare, abandoned, begun)
+            exchange = partial(self._exchange, spare, expected_epoch, abandoned, begun)
             try:
                 judge, pause = await asyncio.wrap_future(self._judge.batcher.call(exchange))
             finally:
@@ -118,13 +111,29 @@ class Mover:
         give_back()
         raise refusal  # without the traceback, which would keep what was read
 
+    def _check_epoch(self, expected: int | None) -> None:
+        epoch = self._judge.weights_epoch
+        if expected not in (None, epoch):
+            raise WrongEpoch(
+                f"the weights epoch is {epoch}",
+                field="expected_epoch",
+                expected=expected,
+                actual=epoch,
+            )
+
     def _exchange(
-        self, spare: Spare, abandoned: threading.Event, begun: threading.Event
+        self,
+        spare: Spare,
+        expected_epoch: int | None,
+        abandoned: threading.Event,
+        begun: threading.Event,
     ) -> tuple[Judge[Any], float]:
         """On the model's thread."""
         begun.set()
         try:
             _check_wanted(abandoned)
+            # One that a watchdog gave up may have ended while these were read.
+            self._check_epoch(expected_epoch)
             return self._exchanged(spare)
         finally:
             spare.tensors = {}  # futures, in cycles with each other, would keep them

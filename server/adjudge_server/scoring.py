@@ -40,6 +40,7 @@ async def score(
     context: Context,
 ) -> pb.ScoreCandidatesResponse:
     """By one critic."""
+    check_epoch(request, judge.identity)
     judge.batcher.check_room(caller_of(context, request))
     asked = await asker.ask(judge, request, Kind.POINTWISE, context)
     check_readout(request.readout, asked.template)

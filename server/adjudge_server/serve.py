@@ -84,7 +84,7 @@ class Server:
             admin_pb2_grpc.add_AdminServiceServicer_to_server(self._admin, self._grpc)
             names.append(ADMIN)
         reflection.enable_server_reflection(names, self._grpc)
-        await self._tell_health()
+        self._tell_health()
         # Answers for this process alone, whatever becomes of its critic: for liveness probes.
         self._health.set(health.SERVICE_NAME, is_serving=True)
         await self._observation.start()
@@ -105,7 +105,7 @@ class Server:
             raise ValueError(f"--models {self.config.models}: {error}") from error
         for critic, judge in zip(self.models.critics, judges, strict=True):
             critic.watch_over(judge, self._tell_health_from)
-        await self._tell_health()
+        self._tell_health()
         return judges
 
     async def stop(self) -> None:
@@ -166,9 +166,9 @@ class Server:
     def _tell_health_from(self) -> None:
         """From any thread."""
         assert self._loop is not None
-        asyncio.run_coroutine_threadsafe(self._tell_health(), self._loop)
+        self._loop.call_soon_threadsafe(self._tell_health)
 
-    async def _tell_health(self) -> None:
+    def _tell_health(self) -> None:
         """Of the whole server, which is well when all its critics are; and of each model."""
         is_served = all(critic.is_served for critic in self.models.critics)
         told = {"": is_served, SERVICE: is_served}

@@ -14,7 +14,6 @@ from typing import Any
 
 from adjudge.v1 import reward_pb2 as pb
 from adjudge.v1 import reward_pb2_grpc as pb_grpc
-from adjudge_server.answering import judge_for
 from adjudge_server.asking import Asker
 from adjudge_server.caches import CacheUse
 from adjudge_server.comparing import compare
@@ -60,8 +59,7 @@ class RewardService(pb_grpc.RewardServiceServicer):
         found = self._models.find(request.model)
         if isinstance(found, Ensemble):
             return await score_together(self._asker, self._models, found, request, context)
-        judge = judge_for(self._models, request)
-        return await score(self._asker, self._models, judge, request, context)
+        return await score(self._asker, self._models, found, request, context)
 
     @unary
     async def CompareCandidates(

@@ -51,11 +51,10 @@ class TemplateFile:
 
 def parse(source: str) -> TemplateFile:
     """Raises ValueError, naming template and key, where something makes no sense."""
-    document = tomllib.loads(source)
-    tables = document.pop("template", None)
-    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+    top = Table(tomllib.loads(source))
+    tables = top.take("template", toml_tables.tables, [])
+    if not tables:
         raise ValueError("templates are written as [[template]] tables; there are none")
-    top = Table(document)
     models = top.take("models", toml_tables.texts, [])
     not_models = top.take("not_models", toml_tables.texts, [])
     top.check_is_empty("outside of [[template]] tables")
@@ -70,10 +69,10 @@ def _template(table: Mapping[str, Any]) -> Template:
 
 
 def _build(table: Table) -> Template:
-    kind = table.take("kind", toml_tables.one_of(Kind))
-    reward = table.take("reward", toml_tables.one_of(RewardKind), "expected")
+    kind = table.take("kind", toml_tables.member(Kind))
+    reward = table.take("reward", toml_tables.member(RewardKind), "expected")
     template = Template(
-        name=table.take("name", toml_tables.name),
+        name=table.take("name", toml_tables.line),
         version=table.take("version", toml_tables.integer(1, MAX_VERSION)),
         kind=kind,
         text=table.take("text", _text_with_slots),
@@ -85,7 +84,7 @@ def _build(table: Table) -> Template:
         readouts=table.take("readouts", _readouts, ["direct", "after-critique"]),
         other_openings=table.take("other_openings", toml_tables.texts, []),
         after=table.take("after", toml_tables.text, ""),
-        verdict=table.take("verdict", toml_tables.one_of(VerdictPlace), "first"),
+        verdict=table.take("verdict", toml_tables.member(VerdictPlace), "first"),
         reward=reward,
     )
     table.check_is_empty()
@@ -152,7 +151,7 @@ def _wordings(value: object) -> tuple[str, ...]:
 def _readouts(value: object) -> tuple[Readout, ...]:
     if not (texts := toml_tables.texts(value)):
         raise ValueError("there must be one")
-    return tuple(map(toml_tables.one_of(Readout), texts))
+    return tuple(map(toml_tables.member(Readout), texts))
 
 
 # What answers are ---------------------------------------------------------------------------------

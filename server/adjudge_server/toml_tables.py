@@ -1,6 +1,6 @@
 """Tables of a TOML file, read key by key; each complaint names its key."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -46,7 +46,8 @@ def text(value: object) -> str:
     return value
 
 
-def name(value: object) -> str:
+def line(value: object) -> str:
+    """A name, an address, a path: printable, and not empty."""
     found = text(value)
     if not found.strip() or not found.isprintable():
         raise ValueError(f"{found!r} is empty or not printable")
@@ -59,14 +60,25 @@ def texts(value: object) -> tuple[str, ...]:
     return tuple(map(text, value))
 
 
-def one_of(kind: type[E]) -> Callable[[object], E]:
+def choice(choices: Sequence[str]) -> Callable[[object], str]:
+    """Reads one of several texts."""
+
+    def read(value: object) -> str:
+        if value not in choices:
+            raise ValueError(f"{value!r} is none of {', '.join(choices)}")
+        return str(value)
+
+    return read
+
+
+def member(kind: type[E]) -> Callable[[object], E]:
     """Reads a member of an Enum by its value."""
 
     def read(value: object) -> E:
-        for member in kind:
-            if member.value == value:
-                return member
-        raise ValueError(f"{value!r} is none of {', '.join(member.value for member in kind)}")
+        for each in kind:
+            if each.value == value:
+                return each
+        raise ValueError(f"{value!r} is none of {', '.join(each.value for each in kind)}")
 
     return read
 

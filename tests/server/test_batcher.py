@@ -13,8 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adjudge_server.batcher import Batcher, Caller
-from adjudge_server.critic import Reading
-from adjudge_server.errors import CriticFailure, DeadlineExceeded, NotReady, OffFormat, QueueFull
+from adjudge_server.critic import Reading, SomeFailed
+from adjudge_server.errors import (
+    AdjudgeError,
+    CriticFailure,
+    DeadlineExceeded,
+    NotReady,
+    OffFormat,
+    QueueFull,
+)
 
 PATIENCE = 20.0
 """Seconds after which a test gives up on something that should have happened."""
@@ -234,11 +241,11 @@ def test_what_a_caller_holds_is_given_back_however_it_ends() -> None:
             batcher.submit(items("e", 3), caller)
         batcher.call(lambda: None).result(PATIENCE)
         batcher.call(lambda: None).result(PATIENCE)
-        assert (batcher.queued_tokens, batcher._held) == (0, {})
+        assert (batcher.queued_tokens, batcher._room.held) == (0, {})
         with pytest.raises(CriticFailure), held(batcher):
             batcher.submit(items("f", 3), caller)
             batcher.abandon(CriticFailure("over"), refusal="over")
-        assert (batcher.queued_tokens, batcher._held) == (0, {})
+        assert (batcher.queued_tokens, batcher._room.held) == (0, {})
 
 
 def test_who_was_refused_is_refused_at_once_until_something_has_left_the_queue() -> None:
@@ -558,3 +565,35 @@ def test_times_are_those_of_waiting_and_of_the_whole_batch() -> None:
         answers = [future.result(PATIENCE) for future in futures]
     assert [a.queue_seconds for a in answers] == [2.0, 2.0, 2.5]
     assert [a.inference_seconds for a in answers] == [0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "has_succeeded"),
+    [
+        ([CriticFailure("ours"), CriticFailure("ours")], False),
+        ([CriticFailure("ours"), OffFormat("the item's")], True),
+        ([OffFormat("the item's"), OffFormat("the item's")], True),
+        ([CriticFailure("ours"), reading("b")], True),
+        ([Reading(float("nan"), np.zeros(1), 1), CriticFailure("ours")], False),
+    ],
+    ids=["all ours", "one the item's", "all the items'", "one answered", "no measurement"],
+)
+def test_a_batch_of_which_nothing_came_by_our_fault_is_told_as_failed(
+    outcomes: list[Reading | AdjudgeError], has_succeeded: bool
+) -> None:
+    def forward(_: Sequence[Item]) -> list[Reading]:
+        raise SomeFailed(outcomes)
+
+    told: list[tuple[int, bool]] = []
+    batcher: Batcher[Item] = Batcher(
+        forward,
+        max_batch_tokens=100,
+        max_queue_tokens=100,
+        watch=lambda num_items, _tokens, _seconds, succeeded: told.append((num_items, succeeded)),
+    )
+    futures = batcher.submit(items("ab"))
+    for future, outcome in zip(futures, outcomes, strict=True):
+        error = future.exception(PATIENCE)
+        assert type(error) is (type(outcome) if isinstance(outcome, AdjudgeError) else type(None))
+    batcher.close(PATIENCE)
+    assert told == [(2, has_succeeded)]

@@ -18,6 +18,7 @@ from adjudge.v1 import reward_pb2 as pb
 from adjudge.v1.reward_pb2_grpc import RewardServiceStub
 from adjudge_reranker import Reward, RewardClient
 from adjudge_reranker.trainers.trl import AdjudgeReward
+from adjudge_server import queries
 from adjudge_server.critic import Query
 from adjudge_server.critics.fake import FakeCritic
 from adjudge_server.serve import Server
@@ -514,6 +515,12 @@ def test_a_full_queue_of_one_member_refuses_the_call_and_says_whose(
             found = refusal(service, score_request("z", model="both"))
             assert (found.code, found.reason) == (grpc.StatusCode.UNAVAILABLE, "QUEUE_FULL")
             assert found.metadata["member"] == "narrow"
+            prepared: list[Any] = []
+            monkeypatch.setattr(queries, "ask", lambda *given: prepared.append(given))
+            again = refusal(service, score_request("z", model="both"))
+            assert (again.reason, again.metadata["member"]) == ("QUEUE_FULL", "narrow")
+            assert prepared == [], "who is refused again is not even read"
+            monkeypatch.undo()
             wide = score(service, "wide", "z")
             assert values(wide), "who is asked alone has room"
         finally:

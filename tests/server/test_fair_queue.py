@@ -138,3 +138,14 @@ def test_what_is_not_kept_is_gone_and_the_rest_has_its_turns(
     assert sorted(drain(queue)) == expected
     queue.add(unwanted, [(unwanted, 0, 0, 1)])
     assert queue.pop(1)[0] == unwanted
+
+
+def test_nobody_is_remembered_once_everything_that_waited_is_dropped() -> None:
+    queue: FairQueue[Thing] = FairQueue()
+    queue.add("stays", [("stays", 0, place, 1) for place in range(3)])
+    queue.add("goes", [("goes", 1, 0, 1)])
+    while any(thing[0] == "goes" for thing in queue):
+        queue.pop(queue.next[3])
+    assert "goes" in queue._gone
+    queue.keep(lambda _: False)
+    assert queue._gone == {}

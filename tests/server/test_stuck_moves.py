@@ -15,10 +15,10 @@ from adjudge_server.batcher import Batcher
 from adjudge_server.config import Config
 from adjudge_server.critic import Spare
 from adjudge_server.critics.fake import FakeCritic
-from adjudge_server.errors import CriticFailure
+from adjudge_server.errors import CriticFailure, WrongEpoch
 from adjudge_server.judge import Judge
 from adjudge_server.moving import Mover
-from adjudge_server.self_check import SelfCheck, check
+from adjudge_server.self_check import check
 
 PATIENCE = 30.0
 
@@ -29,32 +29,38 @@ class Tensors(FakeCritic):
     def __init__(self) -> None:
         super().__init__()
         self.tensors: dict[str, str] = {"weight": "old"}
+        self.copying: Callable[[Any], object] = lambda _: None
+        """Called in the middle of an exchange."""
 
     def read_weights(self, directory: Path) -> Spare:
         return Spare(self.card, {"weight": "new"})
 
     def exchange(self, spare: Spare) -> None:
-        here, spare.tensors = self.tensors["weight"], {"weight": spare.tensors["weight"]}
+        here = self.tensors["weight"]
+        self.copying(self)
         self.tensors["weight"] = spare.tensors["weight"]
-        spare.tensors = {"weight": here}
+        spare.tensors["weight"] = here
 
 
 class Slow:
-    """A self-check that takes until it is told to end."""
+    """A self-check, or what else a move does, that takes until it is told to end."""
 
-    def __init__(self, end: Callable[[Any], SelfCheck]) -> None:
+    def __init__(self, end: Callable[[Any], Any]) -> None:
         self.has_begun, self.may_end = threading.Event(), threading.Event()
         self._end = end
 
-    def __call__(self, critic: Any) -> SelfCheck:
+    def __call__(self, critic: Any) -> Any:
         self.has_begun.set()
         assert self.may_end.wait(PATIENCE)
         return self._end(critic)
 
 
-async def given_up(slow: Slow, directory: Path) -> tuple[Tensors, Batcher[Any], list[Any]]:
+async def given_up(
+    slow: Slow, directory: Path, copying: Callable[[Any], object] = lambda _: None
+) -> tuple[Tensors, Batcher[Any], list[Any]]:
     """What is there once an exchange that was given up has ended."""
     critic = Tensors()
+    critic.copying = copying
     batcher: Batcher[Any] = Batcher(critic.forward, max_batch_tokens=100, max_queue_tokens=100)
     served: list[Any] = []
     with ThreadPoolExecutor(1) as pool:
@@ -74,7 +80,7 @@ async def given_up(slow: Slow, directory: Path) -> tuple[Tensors, Batcher[Any], 
 def test_weights_that_are_refused_after_the_watchdog_gave_up_are_taken_back(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def refuse(critic: Any) -> SelfCheck:
+    def refuse(critic: Any) -> None:
         raise ValueError("they are not well")
 
     slow = Slow(refuse)
@@ -92,3 +98,52 @@ def test_weights_that_are_well_after_the_watchdog_gave_up_are_served_by_their_ow
     critic, batcher, served = asyncio.run(given_up(slow, tmp_path))
     assert critic.tensors == {"weight": "new"}
     assert batcher.epoch == 1 and [judge.weights_epoch for judge in served] == [1]
+
+
+def test_weights_that_were_being_copied_when_the_watchdog_gave_up_are_whole(
+    tmp_path: Path,
+) -> None:
+    slow = Slow(lambda _: None)
+    critic, batcher, served = asyncio.run(given_up(slow, tmp_path, copying=slow))
+    assert critic.tensors == {"weight": "new"}
+    assert batcher.epoch == 1 and [judge.weights_epoch for judge in served] == [1]
+
+
+def test_a_move_that_names_an_epoch_finds_out_when_it_passed_while_weights_were_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By the end of an exchange that the watchdog had given up."""
+    checking, reading = Slow(check), Slow(lambda _: None)
+
+    async def run() -> tuple[Tensors, Batcher[Any]]:
+        critic = Tensors()
+        batcher: Batcher[Any] = Batcher(critic.forward, max_batch_tokens=100, max_queue_tokens=100)
+        with ThreadPoolExecutor(1) as pool:
+            judge = Judge(critic, batcher, pool, check(critic), Config(critic="fake"))
+            mover = Mover(judge, lambda _: None)
+            monkeypatch.setattr(moving, "check", checking)
+            first = asyncio.create_task(mover.move(tmp_path))
+            assert await asyncio.to_thread(checking.has_begun.wait, PATIENCE)
+            batcher.abandon(CriticFailure("it hangs"), "it hangs")
+            with pytest.raises(CriticFailure, match="it hangs"):
+                await first
+            honest = critic.read_weights
+
+            def read_weights(directory: Path) -> Spare:
+                reading(critic)
+                return honest(directory)
+
+            critic.read_weights = read_weights  # type: ignore[method-assign]
+            second = asyncio.create_task(mover.move(tmp_path, expected_epoch=0))
+            assert await asyncio.to_thread(reading.has_begun.wait, PATIENCE)
+            checking.may_end.set()
+            batcher.resume()
+            await asyncio.wrap_future(batcher.call(lambda: None))
+            reading.may_end.set()
+            with pytest.raises(WrongEpoch):
+                await second
+            batcher.close(PATIENCE)
+        return critic, batcher
+
+    critic, batcher = asyncio.run(run())
+    assert (critic.tensors, batcher.epoch) == ({"weight": "new"}, 1)

@@ -14,7 +14,8 @@ Rules that hold everywhere:
     answered anew by the new ones, or fails with WRONG_EPOCH if it names an expected_epoch.
   * Log-probabilities and margins are in nats; probabilities are in [0, 1].
   * A model is a critic, or an ensemble of critics that are asked together. Where one of them fails,
-    what it was asked for fails: the error's metadata has `member`, the failing critic's name.
+    what it was asked for fails: the error's metadata has `member`, the name of the critic that
+    failed, or that refused; a mistake in the prompt is found with the first that looks at it.
 
 Failures are google.rpc.Status, as the call's status or inside an item. Each carries exactly one
 google.rpc.ErrorInfo: domain "adjudge", reason the name of an ErrorReason below, metadata with

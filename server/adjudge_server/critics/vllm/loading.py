@@ -68,11 +68,7 @@ def load(
     if family not in FAMILIES:
         raise ValueError(f"--engine vllm: only {', '.join(FAMILIES)} run there, not {family}")
     sent = Sent()
-    read = (
-        _read_llava(directory, vision_heads)
-        if family == FAMILIES[0]
-        else _read_text(directory)
-    )
+    read = _read_llava(directory, vision_heads) if family == FAMILIES[0] else _read_text(directory)
     engine = Engine(address)
     try:
         wait_for(engine)
