@@ -12,6 +12,9 @@ from typing import Any
 FIELDS = "fields"
 """Attribute of a log record, given as `extra={FIELDS: {...}}`: what programs will look for."""
 
+GRPC = "grpc._cython.cygrpc"
+"""Logger of its servers."""
+
 
 def configure(log_format: str, log_level: str) -> None:
     """Of this process. `log_format` is "text" or "json". The level is that of Adjudge's own words;
@@ -21,6 +24,17 @@ def configure(log_format: str, log_level: str) -> None:
     level = getattr(logging, log_level.upper())
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler])
     logging.getLogger("adjudge_server").setLevel(level)
+    logging.getLogger(GRPC).addFilter(is_news)
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Whether what gRPC says is worth a line. A caller who leaves while something is sent to it is
+    none: our own line of that call says that it was cancelled. gRPC adds an error with a
+    traceback, where it hears of it after the sending has failed."""
+    error = record.exc_info[1] if record.exc_info else None
+    # By name, for it is private. Its other errors are of calls that were not begun: misuse of gRPC.
+    is_batch = type(error).__name__ == "ExecuteBatchError"
+    return not (is_batch and str(error).startswith('Failed "execute_batch"'))
 
 
 class TextFormatter(logging.Formatter):
