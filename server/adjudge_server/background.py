@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TypeVar
 
 from adjudge_server.errors import as_failure
@@ -24,6 +25,36 @@ def as_exception(function: Callable[[], R]) -> R:
     except BaseException as error:
         logger.exception("beside the model")
         raise as_failure(error) from error
+
+
+async def outcomes_of(futures: "Sequence[Future[R]]") -> list[R | BaseException]:
+    """What came of each, once all are done: the loop is woken once, by the last. Cancelling whoever
+    awaits this cancels them."""
+    loop = asyncio.get_running_loop()
+    all_done = asyncio.Event()
+    left = len(futures)
+    counting = threading.Lock()
+
+    def count(_: object) -> None:
+        nonlocal left
+        with counting:
+            left -= 1
+        if left == 0:
+            with suppress(RuntimeError):  # the loop has ended, and nobody waits
+                loop.call_soon_threadsafe(all_done.set)
+
+    try:
+        for future in futures:
+            future.add_done_callback(count)
+        if futures:
+            await all_done.wait()
+    except asyncio.CancelledError:
+        for future in futures:
+            future.cancel()
+        raise
+    return [
+        asyncio.CancelledError() if f.cancelled() else f.exception() or f.result() for f in futures
+    ]
 
 
 async def in_daemon_thread(function: Callable[[], R]) -> R:

@@ -1,6 +1,5 @@
 """Stages 3 to 5 of a request: prepared off the loop, queued, read by the model. No protobuf."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -9,7 +8,7 @@ from typing import Generic, TypeVar
 
 from adjudge_server import leaving
 from adjudge_server.accepted import Answered, Caller
-from adjudge_server.background import as_exception
+from adjudge_server.background import as_exception, outcomes_of
 from adjudge_server.batcher import Batcher
 from adjudge_server.config import Config
 from adjudge_server.critic import Critic, Prepared, Query, Reading
@@ -106,8 +105,7 @@ class Judge(Generic[P]):
         """
         sound = [item for item in items if not isinstance(item, AdjudgeError)]
         caller = replace(caller, epoch=self.weights_epoch)
-        futures = [asyncio.wrap_future(f) for f in self.batcher.submit(sound, caller)]
-        answers = await asyncio.gather(*futures, return_exceptions=True)
+        answers = await outcomes_of(self.batcher.submit(sound, caller))
         if error := next((a for a in answers if isinstance(a, WrongEpoch | NotReady)), None):
             raise error
         answered = iter(answers)

@@ -5,6 +5,7 @@ have answered their first questions, health says NOT_SERVING and calls fail with
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -177,6 +178,13 @@ class Server:
             self._health.set(name, is_well)
 
 
+def _never_look_again() -> None:
+    """Leaves what is loaded out of the garbage collections to come. Each would otherwise go through
+    all of torch and transformers, while everybody waits."""
+    gc.collect()
+    gc.freeze()
+
+
 def _told_to_stop(stopping: asyncio.Event, number: signal.Signals) -> None:
     if stopping.is_set():
         logger.warning("%s again: it ends at once, whoever waits", number.name)
@@ -199,6 +207,7 @@ async def serve(config: Config, announce: Callable[[str], None] = print) -> None
         await asyncio.wait({loading, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if loading.done():
             loading.result()
+            _never_look_again()
             host = config.listen.rpartition(":")[0]
             where = config.listen if is_unix(config.listen) else f"{host}:{server.port}"
             announce(f"serving {', '.join(server.models.names)} on {where}")

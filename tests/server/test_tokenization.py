@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from adjudge_server.tokenization import TextTokenizer
+from adjudge_server.tokenization import OFTEN, TextTokenizer
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 NOT_SPECIAL = ["<think>", "<image>", "<tool_call>", "Score"]
@@ -135,3 +135,14 @@ def test_a_vocabulary_that_spells_special_tokens_is_refused() -> None:
     unigram.add_special_tokens(["<s>", "</s>", "<unk>"])
     with pytest.raises(ValueError, match="would be that special token"):
         TextTokenizer(unigram.to_str())
+
+
+@pytest.mark.parametrize("length", [OFTEN, OFTEN + 1])
+def test_ids_that_are_looked_up_are_no_others_for_what_became_of_them(length: int) -> None:
+    tokenizer = text_tokenizer()
+    text = "a" * length
+    first = tokenizer.encode(text)
+    kept = list(first)
+    first.clear()
+    assert tokenizer.encode(text) == kept != []
+    assert tokenizer.encode(text, at_start=True) == kept

@@ -236,5 +236,10 @@ def common_prefix(whole: Sequence[int], head: Sequence[int]) -> int:
     character (`[` and `"` are one token for Qwen2), and the head here ends a turn that goes on
     there.
     """
-    differing = (i for i, (a, b) in enumerate(zip(whole, head, strict=False)) if a != b)
+    # Nearly always all but the last few are equal; those are compared at once.
+    start = max(0, len(head) - SEAM)
+    if whole[:start] != head[:start]:
+        start = 0
+    rest = zip(whole[start:], head[start:], strict=False)
+    differing = (i for i, (a, b) in enumerate(rest, start) if a != b)
     return next(differing, min(len(whole), len(head)) - 1)
