@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,6 +49,27 @@ def test_the_engine_and_the_slow_ways_compute_the_same(subject: Subject) -> None
     padded = ways["padded batch"](subject.plain, items, case.size)
     assert isinstance(alone, list) and isinstance(padded, list)
     torch.testing.assert_close(torch.stack(padded), torch.stack(alone), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("one_by_one", "asked"), [(None, 6), (2, 2), (9, 6)])
+def test_what_goes_one_by_one_may_be_timed_with_fewer_and_counts_as_all(
+    subject: Subject, one_by_one: int | None, asked: int
+) -> None:
+    nap = 0.05
+    numbers: dict[str, int] = {}
+
+    def spin(name: str, items: Sequence[object]) -> None:
+        numbers[name] = len(items)
+        end = time.process_time() + nap * len(items)
+        while time.process_time() < end:
+            pass
+
+    names = ("one forward each", "padded batch")
+    ways = {name: lambda m, items, size, name=name: spin(name, items) for name in names}
+    found = in_process.slow_baselines(subject, Case((96, 64), POINTWISE, 6), ways, one_by_one)
+    assert numbers == {"one forward each": asked, "padded batch": 6}
+    for seconds in found.values():
+        assert seconds > 5.5 * nap
 
 
 @pytest.mark.parametrize("kind", [POINTWISE, ROUND_ROBIN])

@@ -63,6 +63,9 @@ BASELINES: Mapping[str, Baseline] = {
     "padded batch": padded_batch,
 }
 
+ONE_BY_ONE = ("generate", "one forward each")
+"""Those that take one response after the other, each at the cost of any other."""
+
 
 def shortened(tokens: int) -> dict[str, Baseline]:
     """The same, with critiques of so many tokens."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 from benchmarks.engine import floor
-from benchmarks.engine.baselines import BASELINES, Baseline, Model
+from benchmarks.engine.baselines import BASELINES, ONE_BY_ONE, Baseline, Model
 from benchmarks.engine.checkpoint import build, critic_of
 from benchmarks.engine.floor import Parts, Work
 from benchmarks.engine.questions import (
@@ -92,13 +92,16 @@ def slow_baselines(
     subject: Subject,
     case: Case,
     baselines: Mapping[str, Baseline] = BASELINES,
+    one_by_one: int | None = None,
 ) -> dict[str, float]:
-    """Seconds of each, once."""
+    """Seconds of each, once. `one_by_one`: see `settings.Settings`."""
     items = ask(subject.critic, case, seed=1)
-    return {
-        name: subject.seconds(timed(lambda run=run: run(subject.plain, items, case.size)))
-        for name, run in baselines.items()
-    }
+    found = {}
+    for name, run in baselines.items():
+        some = items[:one_by_one] if name in ONE_BY_ONE else items
+        measured = timed(lambda run=run, some=some: run(subject.plain, some, case.size))
+        found[name] = subject.seconds(measured) * len(items) / len(some)
+    return found
 
 
 def largest_difference(subject: Subject, case: Case) -> float:

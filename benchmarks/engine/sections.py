@@ -3,6 +3,7 @@
 import statistics
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from benchmarks.engine import baselines, floor, in_process, invariance, memory, 
 from benchmarks.engine.checkpoint import build, critic_of, write
 from benchmarks.engine.in_process import POINTWISE, ROUND_ROBIN, Case, Subject, Timings
 from benchmarks.engine.invariance import Changes
-from benchmarks.engine.questions import picture, pointwise, responses
+from benchmarks.engine.questions import Size, picture, pointwise, responses
 from benchmarks.engine.results import Results
 from benchmarks.engine.settings import Settings
 from benchmarks.engine.shapes import EMBEDDED, TINY
@@ -44,8 +45,13 @@ def engine(settings: Settings, results: Results) -> None:
     add_timings(subject, timings, results, peak)
     add_floor_bars(subject, timings, settings, results)
     ways = baselines.shortened(settings.generated_tokens)
+    if settings.one_by_one is not None:
+        results.notes.append(
+            f"{' and '.join(baselines.ONE_BY_ONE)}: timed with at most {settings.one_by_one}"
+            " response(s); the others count as much"
+        )
     for case in settings.baselines:
-        slow = in_process.slow_baselines(subject, case, ways)
+        slow = in_process.slow_baselines(subject, case, ways, settings.one_by_one)
         for name, seconds in slow.items():
             results.add("slow ways", name, case.size, case.count, [seconds])
         if (case.size, case.count) == (settings.large, settings.few):
@@ -157,9 +163,12 @@ def _embedded_floor() -> float:
 def peak_memory(settings: Settings, results: Results) -> None:
     is_tiny = settings.shape is TINY
     extra: dict[str, list[int]] = {"cold": [], "warm": []}
-    for size in (settings.small, settings.large):
-        one = memory.extra(size, 1, is_tiny=is_tiny)
-        many = memory.extra(size, settings.many, is_tiny=is_tiny)
+    sizes = (settings.small, settings.large)
+    wanted = [(size, count) for size in sizes for count in (1, settings.many)]
+    with ThreadPoolExecutor(2) as pool:  # bytes are counted, not seconds
+        peaks = dict(zip(wanted, pool.map(partial(_extra, is_tiny), wanted), strict=True))
+    for size in sizes:
+        one, many = peaks[size, 1], peaks[size, settings.many]
         for state in extra:
             difference = getattr(many, state) - getattr(one, state)
             extra[state].append(difference)
@@ -168,6 +177,10 @@ def peak_memory(settings: Settings, results: Results) -> None:
     smaller, larger = sorted(extra["cold"])
     if smaller > 0:
         results.bars["extra_memory_between_prefix_lengths"] = larger / smaller
+
+
+def _extra(is_tiny: bool, wanted: tuple[Size, int]) -> memory.Peaks:
+    return memory.extra(*wanted, is_tiny=is_tiny)
 
 
 def batch_invariance(settings: Settings, results: Results) -> None:

@@ -17,6 +17,9 @@ class Settings:
     cases: tuple[Case, ...]
     baselines: tuple[Case, ...]
     """Once each; they are slow."""
+    one_by_one: int | None
+    """Of the responses to a baseline that takes one after the other, how many it is timed with; the
+    others count as much. None: all."""
     small: Size
     large: Size
     few: int
@@ -43,6 +46,7 @@ FULL = Settings(
     shape=MEASURED,
     cases=(*_grid(BOTH, (1, 4, 8, 16, 64)), _ROUND_ROBIN),
     baselines=tuple(Case(size, POINTWISE, n) for size in BOTH for n in (1, 8)),
+    one_by_one=None,
     small=SMALL_PICTURE,
     large=LARGE_PICTURE,
     few=8,
@@ -63,8 +67,9 @@ QUICK = replace(
         _ROUND_ROBIN,
     ),
     baselines=(Case(LARGE_PICTURE, POINTWISE, 8),),
+    one_by_one=2,
     rounds=2,
-    served_rounds=2,
+    served_rounds=1,
     embedded_requests=20,
     embedded_batches=60,
     generated_batches=0,
@@ -77,7 +82,8 @@ SMALLEST = Settings(
         Case((96, 64), POINTWISE, 2),
         Case((96, 64), ROUND_ROBIN, 2),
     ),
-    baselines=(Case((96, 64), POINTWISE, 1),),
+    baselines=tuple(Case((96, 64), POINTWISE, n) for n in (1, 2)),
+    one_by_one=1,
     small=(48, 48),
     large=(96, 64),
     few=1,
