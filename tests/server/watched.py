@@ -30,6 +30,11 @@ class Watched:
     def forget_peak(self) -> None:
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")  # proc(5)
 
+    def cpu_seconds(self) -> float:
+        """Of all its threads so far; how busy the machine is does not matter to it."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # proc(5)
+
     def threads(self) -> int:
         return self._field("Threads")
 
