@@ -25,6 +25,7 @@ def main() -> int:
     print("Starting adjudge-server with the embedded critic …", flush=True)
     started = time.monotonic()
     command = [sys.executable, "-m", "adjudge_server", "--listen", "127.0.0.1:0"]
+    command += ["--log-level", "warning"]  # not the minute that it sums up when it ends
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None

@@ -26,7 +26,16 @@ from adjudge_reranker.errors import (
     ServerFault,
     ServerUnavailable,
 )
-from adjudge_reranker.model_info import Capability, Limits, ModelInfo, Template, TemplateKind
+from adjudge_reranker.model_info import (
+    Capability,
+    Combination,
+    EnsembleInfo,
+    EnsembleMember,
+    Limits,
+    ModelInfo,
+    Template,
+    TemplateKind,
+)
 from adjudge_reranker.pictures import Image, ImageLike, RawPixels, to_image
 from adjudge_reranker.playoff import ScoredThenCompared
 from adjudge_reranker.ranking import (
@@ -82,6 +91,7 @@ __all__ = [
     "Candidate",
     "CandidateLike",
     "Capability",
+    "Combination",
     "CompareOutcome",
     "CompareResult",
     "ComparedPair",
@@ -95,6 +105,8 @@ __all__ = [
     "DeadlineExceeded",
     "Difference",
     "EndReason",
+    "EnsembleInfo",
+    "EnsembleMember",
     "ErrorReason",
     "Failure",
     "Image",

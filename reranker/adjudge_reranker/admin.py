@@ -7,13 +7,12 @@ import grpc
 
 from adjudge.v1 import admin_pb2 as pb
 from adjudge_reranker.access import Tls, resolve_access
+from adjudge_reranker.addresses import NAME_SCHEME, checked_addresses
 from adjudge_reranker.channel import DEFAULT_MAX_MESSAGE_BYTES, Connection, Connections
 from adjudge_reranker.decode import seconds
 from adjudge_reranker.encode import checked_epoch
-from adjudge_reranker.endpoints import checked_addresses
-from adjudge_reranker.errors import error_from_rpc
+from adjudge_reranker.errors import RequestRefused, RewardError, error_from_rpc
 from adjudge_reranker.lifetime import Blocking
-from adjudge_reranker.names import SCHEME
 from adjudge_reranker.retry import NOT_GIVEN, NotGiven, Timeout, checked_timeout, resolve_timeout
 
 
@@ -58,7 +57,7 @@ class AdminClient(Blocking):
         if timeout is not None:
             checked_timeout(timeout)
         self._addresses = checked_addresses(address)
-        if address.startswith(SCHEME):
+        if address.startswith(NAME_SCHEME):
             raise ValueError(
                 f"{address}: stands for all servers of that name, and weights are loaded into one"
                 " at a time: give the address of each by itself"
@@ -102,7 +101,7 @@ class AdminClient(Blocking):
                 metadata=connection.metadata(),
             )
         except grpc.RpcError as error:
-            raise error_from_rpc(error) from error
+            raise _explained(error_from_rpc(error)) from error
         return LoadedWeights(
             response.weights_epoch,
             response.model_fingerprint,
@@ -112,3 +111,12 @@ class AdminClient(Blocking):
 
     def close(self) -> None:
         self._connections.close()
+
+
+def _explained(error: RewardError) -> RewardError:
+    """gRPC's words for a service that is not there say nothing about the flag that opens it."""
+    if error.code is grpc.StatusCode.UNIMPLEMENTED and error.reason is None:
+        return RequestRefused(
+            "the server loads no weights: it runs without --enable-admin", code=error.code
+        )
+    return error

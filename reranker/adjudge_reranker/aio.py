@@ -9,12 +9,13 @@ import grpc
 from adjudge.v1 import reward_pb2 as pb
 from adjudge_reranker import decode, encode
 from adjudge_reranker.access import Tls, resolve_access
+from adjudge_reranker.addresses import checked_addresses
 from adjudge_reranker.aio_calls import AsyncCalls
 from adjudge_reranker.channel import DEFAULT_MAX_MESSAGE_BYTES
 from adjudge_reranker.content import CandidateLike, PromptLike
 from adjudge_reranker.decode_model import model_info
 from adjudge_reranker.encode import Draft
-from adjudge_reranker.endpoints import affinity_key, checked_addresses
+from adjudge_reranker.endpoints import affinity_key
 from adjudge_reranker.errors import error_from_rpc
 from adjudge_reranker.lifetime import Async
 from adjudge_reranker.model_info import ModelInfo
@@ -29,7 +30,14 @@ from adjudge_reranker.retry import (
     resolve_timeout,
 )
 from adjudge_reranker.slots import DEFAULT_MAX_IN_FLIGHT, checked_max_in_flight
-from adjudge_reranker.types import CompareResult, CritiqueEvent, OrderPolicy, Readout, ScoreResult
+from adjudge_reranker.types import (
+    CompareResult,
+    CritiqueEvent,
+    OrderPolicy,
+    Provenance,
+    Readout,
+    ScoreResult,
+)
 
 
 class AsyncRewardClient(Async):
@@ -59,9 +67,10 @@ class AsyncRewardClient(Async):
 
         Of several addresses a call goes to the one whose caches should have its pictures, or its
         prompt where it has none; to another if that one is busy or failed. They must serve the same
-        model and weights: the client tells when two parts of one call were judged by different
-        models, but not when two calls were. `dns:///host:port` stands for all servers that the
-        name has an address of, looked up again while the client is used (see `names`).
+        model and weights. A result of a model of another name than earlier ones, or of two
+        fingerprints, is a ServerFault; that two results are of different weights under one name,
+        their fingerprints tell. `dns:///host:port` stands for all servers that the name has an
+        address of, looked up again while the client is used (see `names`).
 
         At most `max_in_flight` calls are made at a time, in each event loop; others wait, within
         their timeout. Critiques count until their first event.
@@ -230,6 +239,8 @@ class AsyncRewardClient(Async):
         try:
             async for message in messages:
                 event = reader.read(message)
+                if isinstance(event, Provenance):
+                    self._calls.one_model.check(draft.options.model, event)
                 if event is not None:
                     yield event
         except grpc.RpcError as error:

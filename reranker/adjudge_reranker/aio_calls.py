@@ -17,6 +17,7 @@ from adjudge_reranker.encode import Draft, RequestT, model_request
 from adjudge_reranker.endpoints import affinity_key
 from adjudge_reranker.errors import ErrorReason, RequestRefused, RewardError, error_from_rpc
 from adjudge_reranker.model_info import Limits
+from adjudge_reranker.one_model import OneModel
 from adjudge_reranker.parts import Part, Question, ResponseT, ResultT, is_too_large
 from adjudge_reranker.retry import Budget, RetryPolicy, run_async
 from adjudge_reranker.servers import Servers
@@ -89,6 +90,7 @@ class AsyncCalls:
         max_in_flight: int,
     ) -> None:
         self._max_message_bytes = max_message_bytes
+        self.one_model = OneModel()
         self._max_in_flight = max_in_flight
         self.pools = AsyncConnections(
             lambda: AsyncPool(
@@ -123,7 +125,19 @@ class AsyncCalls:
         method: "Callable[[RewardServiceAsyncStub], _Unary[RequestT, ResponseT]]",
         budget: Budget,
     ) -> ResultT:
-        """The answer to the whole draft, in one call, or in several if the server takes no more."""
+        """The answer to the whole draft, in one call, or in several if the server takes no more.
+        Raises ServerFault if another model gave it than earlier ones."""
+        result = await self._judge(draft, question, method, budget)
+        self.one_model.check(draft.options.model, result.provenance)
+        return result
+
+    async def _judge(
+        self,
+        draft: Draft[RequestT],
+        question: Question[RequestT, ResponseT, ResultT],
+        method: "Callable[[RewardServiceAsyncStub], _Unary[RequestT, ResponseT]]",
+        budget: Budget,
+    ) -> ResultT:
         model: str = draft.options.model
         try:
             return await self._judge_within(

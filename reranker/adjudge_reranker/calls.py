@@ -22,6 +22,7 @@ from adjudge_reranker.endpoints import affinity_key
 from adjudge_reranker.errors import ErrorReason, RequestRefused, RewardError, error_from_rpc
 from adjudge_reranker.halting import Halt
 from adjudge_reranker.model_info import Limits
+from adjudge_reranker.one_model import OneModel
 from adjudge_reranker.parts import Part, Question, ResponseT, ResultT, is_too_large
 from adjudge_reranker.retry import Budget, RetryPolicy, run
 from adjudge_reranker.servers import Servers
@@ -89,6 +90,7 @@ class Calls:
     ) -> None:
         self._max_message_bytes = max_message_bytes
         self._max_in_flight = max_in_flight
+        self.one_model = OneModel()
         self.pools = Connections(
             lambda: Pool(
                 addresses,
@@ -123,7 +125,19 @@ class Calls:
         method: "Callable[[RewardServiceStub], _Unary[RequestT, ResponseT]]",
         budget: Budget,
     ) -> ResultT:
-        """The answer to the whole draft, in one call, or in several if the server takes no more."""
+        """The answer to the whole draft, in one call, or in several if the server takes no more.
+        Raises ServerFault if another model gave it than earlier ones."""
+        result = self._judge(draft, question, method, budget)
+        self.one_model.check(draft.options.model, result.provenance)
+        return result
+
+    def _judge(
+        self,
+        draft: Draft[RequestT],
+        question: Question[RequestT, ResponseT, ResultT],
+        method: "Callable[[RewardServiceStub], _Unary[RequestT, ResponseT]]",
+        budget: Budget,
+    ) -> ResultT:
         model: str = draft.options.model
         try:
             return self._judge_within(

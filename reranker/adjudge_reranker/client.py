@@ -9,12 +9,13 @@ import grpc
 from adjudge.v1 import reward_pb2 as pb
 from adjudge_reranker import decode, encode
 from adjudge_reranker.access import Tls, resolve_access
+from adjudge_reranker.addresses import checked_addresses
 from adjudge_reranker.calls import Calls
 from adjudge_reranker.channel import DEFAULT_MAX_MESSAGE_BYTES
 from adjudge_reranker.content import CandidateLike, PromptLike
 from adjudge_reranker.decode_model import model_info
 from adjudge_reranker.encode import Draft
-from adjudge_reranker.endpoints import affinity_key, checked_addresses
+from adjudge_reranker.endpoints import affinity_key
 from adjudge_reranker.errors import error_from_rpc
 from adjudge_reranker.lifetime import Blocking
 from adjudge_reranker.model_info import ModelInfo
@@ -29,7 +30,14 @@ from adjudge_reranker.retry import (
     resolve_timeout,
 )
 from adjudge_reranker.slots import DEFAULT_MAX_IN_FLIGHT, checked_max_in_flight
-from adjudge_reranker.types import CompareResult, CritiqueEvent, OrderPolicy, Readout, ScoreResult
+from adjudge_reranker.types import (
+    CompareResult,
+    CritiqueEvent,
+    OrderPolicy,
+    Provenance,
+    Readout,
+    ScoreResult,
+)
 
 
 class RewardClient(Blocking):
@@ -64,9 +72,10 @@ class RewardClient(Blocking):
 
         Of several addresses a call goes to the one whose caches should have its pictures, or its
         prompt where it has none; to another if that one is busy or failed. They must serve the same
-        model and weights: the client tells when two parts of one call were judged by different
-        models, but not when two calls were. `dns:///host:port` stands for all servers that the
-        name has an address of, looked up again while the client is used (see `names`).
+        model and weights. A result of a model of another name than earlier ones, or of two
+        fingerprints, is a ServerFault; that two results are of different weights under one name,
+        their fingerprints tell. `dns:///host:port` stands for all servers that the name has an
+        address of, looked up again while the client is used (see `names`).
 
         At most `max_in_flight` calls are made at a time, by all threads together; others wait,
         within their timeout. Critiques count until their first event.
@@ -75,7 +84,7 @@ class RewardClient(Blocking):
         be replaced while the client lives. It goes in plain text to this machine only, unless
         `token_over_plaintext`. With `tls` the client speaks TLS. Where they are left out the
         environment decides (see `access`), and None is none whatever it says. Raises ValueError for
-        a token or files that cannot be used.
+        an address that makes no sense, and for a token or files that cannot be used.
         """
         if timeout is not None:
             checked_timeout(timeout)
@@ -107,7 +116,7 @@ class RewardClient(Blocking):
 
         More candidates than the server takes at a time go in several calls. Then a call that fails
         for good is the `Failure` of its candidates only, and is raised only if none succeeded; a
-        ServerFault says that they were judged by different models.
+        ServerFault says that they were judged by different models, or by another than earlier ones.
         """
         draft = encode.score_draft(
             prompt,
@@ -237,6 +246,8 @@ class RewardClient(Blocking):
         try:
             for message in messages:
                 event = reader.read(message)
+                if isinstance(event, Provenance):
+                    self._calls.one_model.check(draft.options.model, event)
                 if event is not None:
                     yield event
         except grpc.RpcError as error:

@@ -5,7 +5,16 @@ from typing import Final
 from adjudge.v1 import reward_pb2 as pb
 from adjudge_reranker.decode import seconds
 from adjudge_reranker.encode import READOUTS
-from adjudge_reranker.model_info import Capability, Limits, ModelInfo, Template, TemplateKind
+from adjudge_reranker.model_info import (
+    Capability,
+    Combination,
+    EnsembleInfo,
+    EnsembleMember,
+    Limits,
+    ModelInfo,
+    Template,
+    TemplateKind,
+)
 
 _CAPABILITIES: Final = {
     pb.CAPABILITY_SCORE: Capability.SCORE,
@@ -16,6 +25,11 @@ _CAPABILITIES: Final = {
 _TEMPLATE_KINDS: Final = {
     pb.TEMPLATE_KIND_POINTWISE: TemplateKind.POINTWISE,
     pb.TEMPLATE_KIND_PAIRWISE: TemplateKind.PAIRWISE,
+}
+_COMBINATIONS: Final = {
+    pb.COMBINATION_WEIGHTED: Combination.WEIGHTED,
+    pb.COMBINATION_MINIMUM: Combination.MINIMUM,
+    pb.COMBINATION_SPREAD_PENALISED: Combination.SPREAD_PENALISED,
 }
 _READOUTS: Final = {number: readout for readout, number in READOUTS.items()}
 
@@ -43,6 +57,26 @@ def model_info(response: pb.GetModelResponse) -> ModelInfo:
         prefers_right=check.prefers_right if check.HasField("prefers_right") else None,
         preprocessing={field.name: value for field, value in model.preprocessing.ListFields()},
         served_models=tuple(response.served_models),
+        ensemble=_ensemble(model.ensemble) if model.HasField("ensemble") else None,
+    )
+
+
+def _ensemble(ensemble: pb.Ensemble) -> EnsembleInfo:
+    return EnsembleInfo(
+        combination=_COMBINATIONS.get(ensemble.combination, Combination.UNKNOWN),
+        penalty=ensemble.penalty if ensemble.HasField("penalty") else None,
+        spread=ensemble.spread if ensemble.HasField("spread") else None,
+        members=tuple(
+            EnsembleMember(
+                model=member.model,
+                template=member.template,
+                weight=member.weight if member.HasField("weight") else None,
+                scale=member.scale if member.HasField("scale") else 1.0,
+                offset=member.offset,
+                omits_pictures=member.omits_pictures,
+            )
+            for member in ensemble.members
+        ),
     )
 
 
@@ -58,6 +92,7 @@ def _template(template: pb.Template) -> Template:
         accepts_reference=template.accepts_reference,
         accepts_rubric=template.accepts_rubric,
         readouts=tuple(_READOUTS[r] for r in template.readouts if r in _READOUTS),
+        text=template.text,
     )
 
 

@@ -123,8 +123,9 @@ def compare_draft(
     readout: Readout,
     order_policy: OrderPolicy,
 ) -> Draft[pb.CompareCandidatesRequest]:
+    judged = to_candidates(candidates)
     options = pb.CompareCandidatesRequest(
-        pairs=_pairs(pairs),
+        pairs=_pairs(pairs, len(judged)),
         template=template or "",
         reference=reference,
         rubric=rubric,
@@ -133,7 +134,7 @@ def compare_draft(
         readout=READOUTS[readout],
         order_policy=_ORDER_POLICIES[order_policy],
     )
-    return Draft(options, to_prompt(prompt), to_candidates(candidates))
+    return Draft(options, to_prompt(prompt), judged)
 
 
 def critique_draft(
@@ -148,8 +149,9 @@ def critique_draft(
     expected_epoch: int | None,
     max_critique_tokens: int | None,
 ) -> Draft[pb.CritiqueCandidatesRequest]:
+    judged = to_candidates(candidates)
     options = pb.CritiqueCandidatesRequest(
-        pairs=_pairs(pairs),
+        pairs=_pairs(pairs, len(judged)),
         template=template or "",
         reference=reference,
         rubric=rubric,
@@ -157,32 +159,37 @@ def critique_draft(
         expected_epoch=checked_epoch(expected_epoch),
         max_critique_tokens=_max_critique_tokens(max_critique_tokens),
     )
-    return Draft(options, to_prompt(prompt), to_candidates(candidates))
+    return Draft(options, to_prompt(prompt), judged)
 
 
 def model_request(name: str | None) -> pb.GetModelRequest:
     return pb.GetModelRequest(model=name or "")
 
 
-def _pairs(pairs: Iterable[tuple[int, int]]) -> list[pb.Pair]:
-    """Raises TypeError or ValueError, naming the pair, if one is not two indices."""
-    return [_pair(pair, f"pairs[{number}]") for number, pair in enumerate(pairs)]
+def _pairs(pairs: Iterable[tuple[int, int]], num_candidates: int) -> list[pb.Pair]:
+    """Raises TypeError or ValueError, naming the pair, if one is not two indices of candidates."""
+    return [_pair(pair, f"pairs[{number}]", num_candidates) for number, pair in enumerate(pairs)]
 
 
-def _pair(pair: Iterable[int], name: str) -> pb.Pair:
+def _pair(pair: Iterable[int], name: str, num_candidates: int) -> pb.Pair:
     try:
         first, second = pair
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name} must be two indices into the candidates") from error
-    return pb.Pair(first=_index(first, f"{name}.first"), second=_index(second, f"{name}.second"))
+    return pb.Pair(
+        first=_index(first, f"{name}.first", num_candidates),
+        second=_index(second, f"{name}.second", num_candidates),
+    )
 
 
-def _index(value: int, name: str) -> int:
+def _index(value: int, name: str, num_candidates: int) -> int:
     try:
-        return _natural(value, name, _MAX_UINT32)
-    except ValueError as error:  # the limits of the wire are no help
-        told = f"{name}: {value} is no index of a candidate; the first one is 0"
-        raise ValueError(told) from error
+        return _natural(value, name, num_candidates - 1)
+    except ValueError as error:
+        raise ValueError(
+            f"{name}: {value} is no index of a candidate; there are {num_candidates}, and the first"
+            " one is 0"
+        ) from error
 
 
 def _max_critique_tokens(value: int | None) -> int:

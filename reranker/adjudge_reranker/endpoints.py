@@ -20,15 +20,11 @@ import grpc
 
 from adjudge_reranker.content import Message
 from adjudge_reranker.errors import RewardError
-from adjudge_reranker.names import Names
 from adjudge_reranker.retry import RetryPolicy
 
 _SLACK: Final = 1.25
 """Calls in flight that one endpoint may have, as a multiple of the mean over those awake. With 1,
 calls would hardly stay where the caches are; with 2 one endpoint could have twice its share."""
-
-_SCHEMES: Final = ("dns", "unix", "xds")
-"""That gRPC knows, of those that are written like URLs."""
 
 
 @dataclass(slots=True)
@@ -122,25 +118,6 @@ class Endpoints:
 
 def _weight(key: bytes, address: str) -> bytes:
     return hashlib.blake2b(key + address.encode(), digest_size=8).digest()
-
-
-def checked_addresses(address: str | Iterable[str]) -> tuple[str, ...]:
-    """The addresses that a client is given. Raises TypeError or ValueError for none, for one that
-    is no text or a URL, for a `dns:///` name without a port, and for one given twice, which would
-    count as two endpoints."""
-    addresses = (address,) if isinstance(address, str) else tuple(address)
-    for one in addresses:
-        if not isinstance(one, str):
-            raise TypeError(f"an address must be a string, not {type(one).__name__}")
-        scheme, separator, _ = one.partition("://")
-        if separator and scheme not in _SCHEMES:
-            raise ValueError(f"{one}: must be host:port, without {scheme}://")
-    if not addresses or "" in addresses:
-        raise ValueError("an address is missing")
-    if len(set(addresses)) < len(addresses):
-        raise ValueError(f"an address is given twice: {', '.join(addresses)}")
-    Names(addresses)
-    return addresses
 
 
 def affinity_key(prompt: Iterable[Message]) -> bytes:

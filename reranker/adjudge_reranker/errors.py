@@ -119,6 +119,9 @@ class NothingJudged(RewardError):
         self.failures = tuple(failures)
         """Why each candidate has no reward, in the candidates' order."""
 
+    def __str__(self) -> str:
+        return self.message  # which has the reasons; there is no call that failed, and no code
+
 
 KIND_BY_REASON: Final[Mapping[str, type[RewardError]]] = {
     ErrorReason.INVALID_REQUEST: RequestRefused,

@@ -46,6 +46,9 @@ class Template:
     accepts_reference: bool
     accepts_rubric: bool
     readouts: tuple[Readout, ...]
+    text: str = ""
+    """What the critic is asked, with slots such as "{prompt}"; of an ensemble its definition, as
+    JSON. Empty for servers that do not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,46 @@ class Limits:
     """Of encoded pictures, such as "PNG"; others are undecodable."""
 
 
+class Combination(StrEnum):
+    """How the rewards of an ensemble's members become one."""
+
+    WEIGHTED = "weighted"
+    """Their weighted mean."""
+    MINIMUM = "minimum"
+    """The lowest."""
+    SPREAD_PENALISED = "spread-penalised"
+    """Their weighted mean less a multiple of their spread."""
+    UNKNOWN = "unknown"
+    """Something newer than this client."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnsembleMember:
+    """A critic that is asked. Its reward goes in as scale * reward + offset."""
+
+    model: str
+    template: str
+    """The pointwise one that it is asked with."""
+    weight: float | None
+    """Greater than 0. None where weights mean nothing."""
+    scale: float
+    offset: float
+    omits_pictures: bool
+    """Whether it is asked without the prompt's pictures."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnsembleInfo:
+    """What an ensemble makes of its members' rewards."""
+
+    combination: Combination
+    penalty: float | None
+    """What the spread is multiplied by; None where none is taken off."""
+    spread: str | None
+    """"standard-deviation" or "variance", over the members; None where none is taken off."""
+    members: tuple[EnsembleMember, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
     """A critic being served, or an ensemble of critics."""
@@ -117,6 +160,8 @@ class ModelInfo:
     served_models: tuple[str, ...] = ()
     """Names of all models of the server, the default one first; empty for servers that do not say.
     """
+    ensemble: EnsembleInfo | None = None
+    """None for a critic."""
 
     def default_template(self, kind: TemplateKind) -> Template | None:
         """The template of that kind that is used when a call names none."""

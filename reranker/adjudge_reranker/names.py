@@ -14,7 +14,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final
 
-SCHEME: Final = "dns:///"
+from adjudge_reranker.addresses import NAME_SCHEME, host_and_port
+
 REFRESH_SECONDS: Final = 30.0
 """After which a name is looked up again, if it is used."""
 DOUBT_SECONDS: Final = 1.0
@@ -57,8 +58,8 @@ class Names:
         port."""
         self._look_up = look_up or socket.getaddrinfo
         self._clock = clock
-        self._names = [_name(address) for address in addresses if address.startswith(SCHEME)]
-        self._fixed = [Target(address) for address in addresses if not address.startswith(SCHEME)]
+        self._names = [_Name(*host_and_port(a)) for a in addresses if a.startswith(NAME_SCHEME)]
+        self._fixed = [Target(a) for a in addresses if not a.startswith(NAME_SCHEME)]
         self._found: dict[_Name, list[Target]] = {}
         self._targets = tuple(self._fixed)
         self._lock = threading.Lock()
@@ -119,13 +120,6 @@ class Names:
                 # Whoever has no server at all tries again as soon as its patience says.
                 self._due = self._looked_at + (REFRESH_SECONDS if targets else 0.0)
             done.set_result(None)
-
-
-def _name(address: str) -> _Name:
-    host, _, port = address.removeprefix(SCHEME).rpartition(":")
-    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
-        raise ValueError(f"{address}: must be {SCHEME}host:port")
-    return _Name(host.removeprefix("[").removesuffix("]"), int(port))
 
 
 def _targets(name: _Name, look_up: Callable[..., Any]) -> list[Target]:

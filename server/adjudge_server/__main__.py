@@ -7,14 +7,15 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from adjudge_server import host_memory
-from adjudge_server.config import Config
+from adjudge_server.config import OF_ONE_CRITIC, Config
 from adjudge_server.hub import is_hub_id
+from adjudge_server.misconfigured import Misconfigured
 from adjudge_server.models_file import read_models
 from adjudge_server.observing import logs
 
@@ -132,9 +133,30 @@ SWITCH_SECONDS = 0.0005
 after each of its hundreds of calls, and with Python's 5 ms waits longer than it works."""
 
 
+OF_VERIFY = (
+    *OF_ONE_CRITIC,
+    "engine_timeout_seconds",
+    "engine_concurrency",
+    "engine_start_seconds",
+    "threads",
+    "max_input_tokens",
+    "max_critique_tokens",
+    "max_prefix_bytes",
+    "max_feature_bytes",
+)
+"""Flags that mean something to `verify`."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Complains without its usage, which is longer than a screen."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def parse(arguments: list[str]) -> Config:
     """The configuration that command-line arguments mean. Exits with status 2 on nonsense."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "adjudge-server",
         description="Serve a critic over gRPC.",
         epilog="adjudge-server verify [the same flags] [--json FILE] checks a critic instead;"
@@ -144,18 +166,13 @@ def parse(arguments: list[str]) -> Config:
 
 
 def _configured(
-    parser: argparse.ArgumentParser, arguments: list[str]
+    parser: argparse.ArgumentParser, arguments: list[str], listed: Container[str] | None = None
 ) -> tuple[Config, argparse.Namespace]:
-    """The configuration, and what else the parser knows."""
+    """The configuration, and what else the parser knows. Fields that are not `listed` have flags
+    too, of which its help says nothing."""
     for field in dataclasses.fields(Config):
-        flag = f"--{field.name.replace('_', '-')}"
-        if field.name in ACTIONS:
-            parser.add_argument(flag, help=HELP[field.name], **ACTIONS[field.name])
-            continue
-        kind = KINDS.get(field.name, type(field.default or ""))
-        listed = ",".join(field.default) if isinstance(field.default, tuple) else field.default
-        default = "" if listed is None else f" (default: {listed})"
-        parser.add_argument(flag, type=kind, default=field.default, help=HELP[field.name] + default)
+        is_listed = listed is None or field.name in listed
+        _add(parser, field, HELP[field.name] if is_listed else argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     flags = {field.name: getattr(options, field.name) for field in dataclasses.fields(Config)}
     flags["weights_dir"] = tuple(flags["weights_dir"] or ())
@@ -163,6 +180,19 @@ def _configured(
         return Config(**flags), options
     except ValueError as error:
         parser.error(str(error))
+
+
+def _add(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], told: str) -> None:
+    """The flag of a field, explained as `told`."""
+    flag = f"--{field.name.replace('_', '-')}"
+    if field.name in ACTIONS:
+        parser.add_argument(flag, help=told, **ACTIONS[field.name])
+        return
+    kind = KINDS.get(field.name, type(field.default or ""))
+    shown = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+    if shown is not None and told != argparse.SUPPRESS:
+        told += f" (default: {shown})"
+    parser.add_argument(flag, type=kind, default=field.default, help=told)
 
 
 def _prepare(config: Config) -> None:
@@ -190,20 +220,22 @@ def main() -> None:
     config = parse(sys.argv[1:])
     try:
         _prepare(config)
-    except ValueError as error:
-        sys.exit(f"adjudge-server: {error}")
-    logs.configure(config.log_format, config.log_level)
-    from adjudge_server.serve import serve
+        logs.configure(config.log_format, config.log_level)
+        from adjudge_server.serve import serve
 
-    try:
         asyncio.run(serve(config, partial(print, flush=True)))
     except (ValueError, RuntimeError) as error:
-        sys.exit(f"adjudge-server: {error}")
+        sys.exit(_status("adjudge-server", error))
 
 
-def _export(arguments: list[str]) -> str | None:
-    """What went wrong, if anything."""
-    parser = argparse.ArgumentParser(
+def _status(program: str, error: Exception) -> int:
+    """To exit with, where it could not begin: 2 for what stays wrong, 1 for what may pass."""
+    print(f"{program}: {error}", file=sys.stderr)
+    return 2 if isinstance(error, Misconfigured) else 1
+
+
+def _export(arguments: list[str]) -> int:
+    parser = Parser(
         "adjudge-server export",
         description="Write a checkpoint in the original LLaVA-NeXT layout as vLLM loads it.",
     )
@@ -217,19 +249,20 @@ def _export(arguments: list[str]) -> str | None:
     try:
         export(options.model, options.to, options.vision_heads)
     except (ValueError, OSError) as error:
-        return f"adjudge-server export: {error}"
+        return _status(parser.prog, error)
     print(f"exported to {options.to}")
-    return None
+    return 0
 
 
 def _verify(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "adjudge-server verify",
         description="Check a critic: what was loaded, the well-known seven, verdict forms, both"
         " readouts, company, speed. Prints a page; exits with 1 if something is wrong.",
+        epilog="The server's other flags are taken too, and mean nothing here.",
     )
     parser.add_argument("--json", type=Path, help="a file for the same as JSON")
-    config, options = _configured(parser, arguments)
+    config, options = _configured(parser, arguments, OF_VERIFY)
     if config.models is not None:
         parser.error("--models: one critic is checked at a time; name it by its flags")
     if options.json and (problem := _why_not_writable(options.json)):
@@ -240,7 +273,7 @@ def _verify(arguments: list[str]) -> int:
     try:
         report = verify(config)
     except ValueError as error:
-        sys.exit(f"adjudge-server verify: {error}")
+        return _status(parser.prog, error)
     print(report.as_text())
     if options.json:
         options.json.write_text(report.as_json(), encoding="utf-8")

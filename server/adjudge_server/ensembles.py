@@ -19,6 +19,7 @@ from adjudge_server.critic import CriticCard
 from adjudge_server.definitions import Definition, Member
 from adjudge_server.errors import AdjudgeError, CriticFailure
 from adjudge_server.judge import Identity, Judge
+from adjudge_server.misconfigured import Misconfigured
 from adjudge_server.readout import NOT_FINITE, MemberReward, Reward
 from adjudge_server.templates import Kind, Readout, RewardKind, Template
 
@@ -27,16 +28,14 @@ class Ensemble:
     """A definition whose critics are loaded."""
 
     def __init__(self, definition: Definition, cards: Mapping[str, CriticCard]) -> None:
-        """`cards`: of the critics, by name. Raises ValueError, naming ensemble and member, where a
-        template is not there or cannot be read directly."""
+        """`cards`: of the critics, by name. Raises as `member_templates` does."""
         self.definition = definition
         self.name = definition.name
         self.members = definition.members
-        self.templates = tuple(
-            _template_of(definition, member, cards[member.critic]) for member in self.members
+        self.templates = member_templates(
+            definition, {name: card.templates for name, card in cards.items()}
         )
         """What each member is asked with."""
-        _check_apart(definition, self.templates)
         seeing = [cards[member.critic].sees_images for member in self.members]
         self.sees_images = all(
             sees or member.leaves_pictures_out
@@ -100,6 +99,19 @@ class Ensemble:
         )
 
 
+def member_templates(
+    definition: Definition, templates: Mapping[str, Sequence[Template]]
+) -> tuple[Template, ...]:
+    """What each member is asked with, given those of each critic, by its name.
+
+    Raises Misconfigured, naming ensemble and member, where there is no such template, where it
+    cannot be read directly, and where a critic is asked twice with the same.
+    """
+    found = tuple(_template_of(definition, m, templates[m.critic]) for m in definition.members)
+    _check_apart(definition, found)
+    return found
+
+
 def of_member(error: AdjudgeError, critic: str) -> AdjudgeError:
     """The same error, of an ensemble because of one of its members."""
     named = type(error)(f"{critic}: {error.message}")
@@ -107,15 +119,15 @@ def of_member(error: AdjudgeError, critic: str) -> AdjudgeError:
     return named
 
 
-def _template_of(definition: Definition, member: Member, card: CriticCard) -> Template:
+def _template_of(definition: Definition, member: Member, known: Sequence[Template]) -> Template:
     where = f"ensemble {definition.name!r}: member {member.critic!r}:"
-    pointwise = [t for t in card.templates if t.kind is Kind.POINTWISE]
+    pointwise = [t for t in known if t.kind is Kind.POINTWISE]
     found = next((t for t in pointwise if member.template in ("", t.name)), None)
     if found is None:
-        known = ", ".join(t.name for t in pointwise) or "none"
-        raise ValueError(f"{where} template: its pointwise ones are: {known}")
+        names = ", ".join(t.name for t in pointwise) or "none"
+        raise Misconfigured(f"{where} template: its pointwise ones are: {names}")
     if Readout.DIRECT not in found.readouts:
-        raise ValueError(f"{where} template: {found.name} is only read after a critique")
+        raise Misconfigured(f"{where} template: {found.name} is only read after a critique")
     return found
 
 
@@ -123,7 +135,7 @@ def _check_apart(definition: Definition, templates: Sequence[Template]) -> None:
     asked = [(m.critic, t.name) for m, t in zip(definition.members, templates, strict=True)]
     for index, (critic, template) in enumerate(asked):
         if (critic, template) in asked[:index]:
-            raise ValueError(
+            raise Misconfigured(
                 f"ensemble {definition.name!r}: member {critic!r}: twice with {template}"
             )
 

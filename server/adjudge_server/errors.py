@@ -18,13 +18,18 @@
 
 An error belongs to a whole call or to one item; which one is decided by where it is caught, not by
 its class. `metadata` is for programs, the message for people; no message repeats what a request
-said, and only metadata names what was not found.
+said, but the name of a model or template that is not there, `shortened`.
 """
 
 from collections.abc import Mapping
 from typing import ClassVar
 
 import grpc
+
+
+def shortened(text: str, length: int = 100) -> str:
+    """For messages, which travel in headers: gRPC lets those have 8 KiB together."""
+    return text if len(text) <= length else f"{text[:length]}…"
 
 
 class AdjudgeError(Exception):

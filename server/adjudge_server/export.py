@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 from adjudge_server.critics import checkpoint, llava_original
 from adjudge_server.critics.conversation import END, IMAGE, START, SYSTEM
 from adjudge_server.families import is_original
+from adjudge_server.text_files import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -85,10 +86,12 @@ class Tensor:
 def export(source: Path, target: Path, vision_heads: int | None = None) -> None:
     """Writes the checkpoint `source` to `target`, whole or not at all.
 
-    Raises ValueError for a checkpoint that is not in the original layout, or not sound, and where
-    `target` exists.
+    Raises ValueError for a checkpoint that is not there, not in the original layout, or not sound,
+    and where `target` exists.
     """
-    raw = checkpoint.read_json(source / "config.json")
+    if not source.is_dir():
+        raise ValueError(f"--model {source}: no such directory")
+    raw = read_json(source / "config.json")
     if not is_original(raw):
         raise ValueError(f"--model {source}: it is not in the original LLaVA-NeXT layout")
     if target.exists():
@@ -218,7 +221,7 @@ def _write_settings(
     raw["image_token_index"] = raw["video_token_index"] = image
     raw["text_config"]["vocab_size"] = size
     raw.pop("transformers_version", None)
-    dtype = checkpoint.read_json(source / "config.json").get("torch_dtype")
+    dtype = read_json(source / "config.json").get("torch_dtype")
     if dtype is not None:
         raw["torch_dtype"] = raw["text_config"]["torch_dtype"] = dtype
     _write_json(target / "config.json", raw)

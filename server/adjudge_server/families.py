@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from adjudge_server.misconfigured import Misconfigured
+
 Raw = Mapping[str, Any]
 
 FAMILIES = ("llava_onevision", "qwen2_5_vl", "causal_lm", "sequence_classification")
@@ -26,7 +28,7 @@ def _architectures(raw: Raw) -> list[str]:
 
 
 def check_chosen(family: str, raw: Raw) -> None:
-    """Raises ValueError, saying what it is, where a checkpoint is not of the family that a user
+    """Raises Misconfigured, saying what it is, where a checkpoint is not of the family that a user
     chose; what only its tensors can tell is left to them."""
     kind = str(raw.get("model_type"))
     is_llava = is_original(raw) or kind.startswith("llava")
@@ -38,11 +40,11 @@ def check_chosen(family: str, raw: Raw) -> None:
         kind = f"no {_SEEING[family]}"
     else:
         kind = f"a {'LLaVA' if is_llava else _SEEING[found]}, which sees pictures"
-    raise ValueError(f"--critic {family}: this is {kind}; config.json says {told}")
+    raise Misconfigured(f"--critic {family}: this is {kind}; config.json says {told}")
 
 
 def family_of(raw: Raw) -> str:
-    """Raises ValueError, with the reason, where no family here loads it."""
+    """Raises Misconfigured, with the reason, where no family here loads it."""
     architectures = _architectures(raw) or [f"model_type {raw.get('model_type')}"]
     if is_original(raw) or raw.get("model_type") == "llava_onevision":
         return "llava_onevision"
@@ -50,7 +52,7 @@ def family_of(raw: Raw) -> str:
         return "qwen2_5_vl"
     if raw.get("model_type") == "llava":
         tokens = raw.get("image_seq_length", "a fixed number of")
-        raise ValueError(
+        raise Misconfigured(
             f"config.json: this is a plain LLaVA, which sees one square of {tokens} tokens and no"
             " tiles. A LLaVA-Critic converted to it judges other pictures than it was trained on;"
             " load it as it was published, or converted to llava_onevision"
@@ -58,4 +60,4 @@ def family_of(raw: Raw) -> str:
     for ending, family in _BY_CLASS.items():
         if any(name.endswith(ending) for name in architectures):
             return family
-    raise ValueError(f"config.json: no family here loads {', '.join(architectures)}")
+    raise Misconfigured(f"config.json: no family here loads {', '.join(architectures)}")

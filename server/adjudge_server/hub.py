@@ -31,8 +31,23 @@ def _looks_like_id(model: Path) -> bool:
 def fetch(model_id: str) -> Path:
     """The directory of a snapshot, downloaded or found in the local cache.
 
-    With HF_HUB_OFFLINE set, only the cache is looked at. Raises what huggingface_hub raises.
+    With HF_HUB_OFFLINE set, only the cache is looked at. Raises ValueError, on one line.
     """
     from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    return Path(snapshot_download(model_id, allow_patterns=list(_FILES)))
+    try:
+        return Path(snapshot_download(model_id, allow_patterns=list(_FILES)))
+    except LocalEntryNotFoundError as error:  # with it set, or where the hub cannot be reached
+        reason = (
+            "nothing is downloaded while HF_HUB_OFFLINE is set"
+            if HF_HUB_OFFLINE
+            else "the hub cannot be reached"
+        )
+        raise ValueError(
+            f"no directory of that name, not in the local cache of models, and {reason}"
+        ) from error
+    except Exception as error:  # a hub fails in the ways of its library
+        told = " ".join(str(error).split())  # paragraphs
+        raise ValueError(f"{type(error).__name__}: {told}") from error

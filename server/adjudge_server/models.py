@@ -1,17 +1,18 @@
 """What requests may name: the critics of a server, and the ensembles of them."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
 from adjudge_server.definitions import Definition
-from adjudge_server.ensembles import Ensemble, of_member
-from adjudge_server.errors import NotReady, UnknownModel, UnsupportedOperation
+from adjudge_server.ensembles import Ensemble, member_templates, of_member
+from adjudge_server.errors import NotReady, UnknownModel, UnsupportedOperation, shortened
 from adjudge_server.judge import Judge
 from adjudge_server.models_file import ModelsFile
 from adjudge_server.moving import Mover
 from adjudge_server.resident import Resident, Serve
+from adjudge_server.templates import Template
 
 NO_WEIGHTS = "there are no weights at work"
 
@@ -35,9 +36,14 @@ class Models:
         names = [*critics, *(definition.name for definition in self._definitions)]
         return sorted(names, key=lambda name: name != self._default)
 
-    def serve(self, judges: Sequence[Judge[Any]]) -> None:
-        """From now on, by these judges of the critics, in their order. Raises ValueError where an
+    def check(self, templates: Mapping[str, Sequence[Template]]) -> None:
+        """Given what each critic will be asked with, by its name: raises Misconfigured where an
         ensemble asks for a template that its critic does not have."""
+        for definition in self._definitions:
+            member_templates(definition, templates)
+
+    def serve(self, judges: Sequence[Judge[Any]]) -> None:
+        """From now on, by these judges of the critics, in their order."""
         cards = {judge.card.name: judge.card for judge in judges}
         self._ensembles = {d.name: Ensemble(d, cards) for d in self._definitions}
         self._default = self._default or judges[0].card.name
@@ -99,4 +105,7 @@ class Models:
         for critic in self.critics:
             if critic.name == name:
                 return critic
-        raise UnknownModel("no model of that name is served", field="model", model=name)
+        known = shortened(", ".join(map(repr, self.names)), 200)
+        raise UnknownModel(
+            f"no model {shortened(name)!r} is served, but {known}", field="model", model=name
+        )

@@ -54,15 +54,15 @@ class ModelsFile:
 def read_models(config: Config) -> ModelsFile:
     """The file that a configuration names; without one, its single critic.
 
-    Raises ValueError, naming file, table and key, where something makes no sense.
+    Raises Misconfigured, naming file, table and key, where something makes no sense, and another
+    ValueError for a file that cannot be read.
     """
     if config.models is None:
         return ModelsFile((config,), (), config.name or "")
-    try:
-        source = config.models.read_text(encoding="utf-8")
-        return parse(source, config, config.models.parent)
-    except (OSError, ValueError) as error:  # what is no TOML, or no UTF-8, is a ValueError
-        raise ValueError(f"--models {config.models}: {error}") from error
+    path = config.models
+    return toml_tables.read_file(
+        "--models", path, lambda source: parse(source, config, path.parent)
+    )
 
 
 def parse(source: str, config: Config, folder: Path) -> ModelsFile:
@@ -172,7 +172,9 @@ def _check_members(members: Sequence[Member]) -> None:
 def _member(table: Table, critics: Sequence[str], has_weights: bool) -> Member:
     critic = table.take("critic", toml_tables.choice(critics))
     template = table.take("template", toml_tables.line) if "template" in table else ""
-    weight = table.take("weight", _weight, 1.0) if has_weights else 1.0
+    if not has_weights and "weight" in table:
+        raise ValueError("weight: the minimum has none; whoever gives the lowest reward decides")
+    weight = table.take("weight", _weight, 1.0)
     scale = table.take("scale", _scale, 1.0)
     offset = table.take("offset", toml_tables.number(-LARGEST_NUMBER, LARGEST_NUMBER), 0.0)
     pictures = table.take("pictures", toml_tables.member(Pictures), Pictures.SHOW.value)

@@ -17,6 +17,7 @@ from adjudge_server.errors import (
     LimitExceeded,
     UnknownTemplate,
     UnsupportedContent,
+    shortened,
 )
 from adjudge_server.images import Picture
 from adjudge_server.templates import Kind, RewardKind, Template
@@ -177,7 +178,7 @@ def _template(name: str, kind: Kind, card: CriticCard) -> Template:
         if template.name == name and template.kind is kind:
             return template
     raise UnknownTemplate(
-        f"no {kind.value} template of that name; GetModel lists them",
+        f"{card.name} has no {kind.value} template {shortened(name)!r}; GetModel lists its own",
         field="template",
         template=name,
     )

@@ -26,8 +26,10 @@ class Reward:
     """None, like the deviation, where the answers are no scores."""
     standard_deviation: float | None
     valid_mass: float | None
-    """None, like the opening mass, where there are no answers."""
+    """Probability of any answer, after the opening. None, like the opening mass, where there are no
+    answers."""
     opening_mass: float | None
+    """Log-probability of the template's opening, nats; at most 0."""
     distribution: tuple[float, ...]
     """Probability of each of the template's answers given that one of them is spoken."""
     member_spread: float | None = None
@@ -58,7 +60,9 @@ class Comparison:
     position_bias: float | None
     """None where only one order was read."""
     valid_mass: float
+    """Probability of any answer, after the opening; the lower of the orders."""
     opening_mass: float
+    """Log-probability of the template's opening, nats; the lower of the orders."""
     within_noise: bool
 
 
@@ -146,7 +150,7 @@ def _checked(template: Template, reading: Reading) -> tuple[_Masses, Floats]:
     if opening < template.min_opening_mass or valid < template.min_valid_mass:
         raise OffFormat(
             f"the critic would not have answered in the format of {template.name}:"
-            f" opening mass {opening:.3g}, valid mass {valid:.3g}",
+            f" opening mass {opening:.3g} nats, valid mass {valid:.3g}",
             opening_mass=opening,
             valid_mass=valid,
         )

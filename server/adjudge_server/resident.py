@@ -3,7 +3,7 @@ weights that may take the place of its own."""
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -13,10 +13,12 @@ from adjudge_server.config import Config
 from adjudge_server.critic import Critic, Remote
 from adjudge_server.errors import NotReady
 from adjudge_server.judge import Judge
-from adjudge_server.loading import load_critic
+from adjudge_server.loading import load_planned
 from adjudge_server.moving import Mover
 from adjudge_server.observing.live import LiveCritic
+from adjudge_server.planning import Plan, plan
 from adjudge_server.self_check import SelfCheck, ask_first, check, check_room
+from adjudge_server.templates import Template
 from adjudge_server.vitals import State, Vitals
 
 logger = logging.getLogger(__name__)
@@ -30,8 +32,8 @@ Serve = Callable[["Resident", Judge[Any] | None], None]
 
 
 class Resident:
-    """`load`, `warm_up`, then `watch_over`; at the end `stop_watching`, perhaps `abandon`, and
-    `close`."""
+    """`plan`, `load`, `warm_up`, then `watch_over`; at the end `stop_watching`, perhaps `abandon`,
+    and `close`."""
 
     def __init__(self, config: Config, pool: Executor, serve: Serve) -> None:
         """`config`: this critic's own. `serve` is called on the model's thread with who answers
@@ -43,6 +45,7 @@ class Resident:
         self.mover: Mover | None = None
         self._pool = pool
         self._serve = serve
+        self._plan: Plan | None = None
         self._critic: Critic[Any] | None = None
         self._vitals: Vitals | None = None
 
@@ -59,9 +62,16 @@ class Resident:
     def _is_well(self) -> bool:
         return self._vitals is None or self._vitals.state is State.WELL
 
+    def plan(self) -> Sequence[Template]:
+        """In a thread. What it will be asked with, though its weights are not read yet. Raises
+        ValueError."""
+        self._plan = plan(self.config)
+        return self._plan.templates
+
     def load(self) -> None:
         """In a thread. Raises ValueError."""
-        critic = load_critic(self.config)
+        assert self._plan is not None
+        critic = load_planned(self._plan)
         logger.info("loaded %s, %s on %s", critic.card.name, critic.card.dtype, critic.card.device)
         self._critic = critic
 

@@ -27,6 +27,7 @@ from adjudge_server.background import in_daemon_thread
 from adjudge_server.config import Config
 from adjudge_server.health import Health
 from adjudge_server.judge import Judge
+from adjudge_server.misconfigured import about
 from adjudge_server.models import Models
 from adjudge_server.models_file import read_models
 from adjudge_server.observing.live import Live
@@ -100,10 +101,7 @@ class Server:
     async def load(self) -> list[Judge[Any]]:
         """Loads and warms up the critics off the loop, then serves. Raises ValueError."""
         judges = await in_daemon_thread(self._make_judges)
-        try:
-            self.models.serve(judges)
-        except ValueError as error:
-            raise ValueError(f"--models {self.config.models}: {error}") from error
+        self.models.serve(judges)
         for critic, judge in zip(self.models.critics, judges, strict=True):
             critic.watch_over(judge, self._tell_health_from)
         self._tell_health()
@@ -127,6 +125,7 @@ class Server:
         await self._observation.stop()
 
     def _make_judges(self) -> list[Judge[Any]]:
+        self._plan()
         for critic in self.models.critics:
             with self._named(critic):
                 critic.load()
@@ -136,15 +135,25 @@ class Server:
                 judges.append(critic.warm_up(self._observation.batch_watcher))
         return judges
 
+    def _plan(self) -> None:
+        """Whatever can be found out without weights, which may take minutes to read."""
+        templates = {}
+        for critic in self.models.critics:
+            with self._named(critic):
+                templates[critic.name or ""] = critic.plan()
+        with self._named():
+            self.models.check(templates)
+
     @contextmanager
-    def _named(self, critic: Resident) -> Iterator[None]:
-        """Complaints say whom of several they are about."""
+    def _named(self, critic: Resident | None = None) -> Iterator[None]:
+        """Complaints say which file they are about, and whom of several."""
         try:
             yield
         except ValueError as error:
             if (path := self.config.models) is None:
                 raise
-            raise ValueError(f"--models {path}: critic {critic.name!r}: {error}") from error
+            whose = "" if critic is None else f": critic {critic.name!r}"
+            raise about(f"--models {path}{whose}", error) from error
 
     def _serve(self, critic: Resident, judge: Judge[Any] | None) -> None:
         """On the model's thread: no batch runs between other weights and their judge."""

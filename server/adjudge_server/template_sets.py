@@ -6,12 +6,28 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from adjudge_server import toml_tables
+from adjudge_server.misconfigured import Misconfigured
 from adjudge_server.template_files import TemplateFile, parse
-from adjudge_server.templates import Template
+from adjudge_server.templates import Kind, Readout, RewardKind, Template
 
 AUTO = "auto"
 FALLBACK = "llava-critic"
 """For models of a name that no set knows: its prompts are the most general ones."""
+CONVERSATION = Template(
+    name="scalar/conversation",
+    version=1,
+    kind=Kind.POINTWISE,
+    text="{prompt}{candidate}",
+    opening="",
+    answers=(),
+    terminators=(),
+    min_opening_mass=0.0,
+    min_valid_mass=0.0,
+    readouts=(Readout.DIRECT,),
+    reward=RewardKind.SCALAR,
+)
+"""The one template of a model with a scalar head: the conversation itself, in its chat layout."""
 
 
 def choose_templates(
@@ -20,13 +36,13 @@ def choose_templates(
     """The templates for a model: the user's own first, so that they are the defaults.
 
     `template_set` names a set, or is "auto": the one that goes by the model's `names` (of its
-    directory, its id, what its configuration calls it). Raises ValueError for an unknown set, where
-    there is none for such a model and none of the user's own, and where two templates have one
-    name.
+    directory, its id, what its configuration calls it). Raises Misconfigured for an unknown set,
+    where there is none for such a model and none of the user's own, and where two templates have
+    one name.
     """
     chosen = set_for(names) if template_set == AUTO else template_set
     if chosen is None and not own:
-        raise ValueError(
+        raise Misconfigured(
             "no templates ship for a model of this name, which answers in a way of its own: bring"
             " yours with --templates, or name a set with --template-set"
         )
@@ -34,7 +50,7 @@ def choose_templates(
     seen: set[str] = set()
     for template in templates:
         if template.name in seen:
-            raise ValueError(
+            raise Misconfigured(
                 f"there are two templates of the name {template.name!r} in the set {chosen} and"
                 " what --templates adds to it"
             )
@@ -60,10 +76,10 @@ def set_for(names: Sequence[str]) -> str | None:
 
 
 def templates_of(template_set: str) -> tuple[Template, ...]:
-    """Raises ValueError for a set that does not ship."""
+    """Raises Misconfigured for a set that does not ship."""
     if template_set not in _sets():
         known = ", ".join(set_names())
-        raise ValueError(f"--template-set {template_set}: must be one of {AUTO}, {known}")
+        raise Misconfigured(f"--template-set {template_set}: must be one of {AUTO}, {known}")
     return _sets()[template_set].templates
 
 
@@ -73,11 +89,8 @@ def set_names() -> tuple[str, ...]:
 
 
 def read_own_templates(path: Path) -> tuple[Template, ...]:
-    """A user's file. Raises ValueError, naming flag, file and template."""
-    try:
-        return parse(path.read_text(encoding="utf-8")).templates
-    except (OSError, ValueError) as error:  # what is no TOML, or no UTF-8, is a ValueError
-        raise ValueError(f"--templates {path}: {error}") from error
+    """A user's file. Raises ValueError as `toml_tables.read_file` does, naming the template."""
+    return toml_tables.read_file("--templates", path, lambda source: parse(source).templates)
 
 
 @cache

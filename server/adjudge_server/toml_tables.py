@@ -1,8 +1,13 @@
 """Tables of a TOML file, read key by key; each complaint names its key."""
 
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from enum import Enum
+from pathlib import Path
 from typing import Any, TypeVar
+
+from adjudge_server.misconfigured import Misconfigured
+from adjudge_server.text_files import decode
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Enum)
@@ -22,7 +27,8 @@ class Table:
         """What `read` makes of the value, or of the default, without which the key is needed."""
         value = self._left.pop(key, default)
         if value is _NO_DEFAULT:
-            raise ValueError(f"the key {key!r} is missing")
+            there = "".join(f"; there is {k!r}" for k in get_close_matches(key, self._left, n=1))
+            raise ValueError(f"the key {key!r} is missing{there}")
         try:
             return read(value)
         except ValueError as error:
@@ -31,6 +37,24 @@ class Table:
     def check_is_empty(self, where: str = "") -> None:
         if self._left:
             raise ValueError(f"unknown keys {sorted(self._left)} {where}".rstrip())
+
+
+def read_file(flag: str, path: Path, parse: Callable[[str], T]) -> T:
+    """What `parse` makes of the text of a file that a flag names.
+
+    Raises ValueError, naming both: Misconfigured for what the file says, and any other for one that
+    cannot be read, which may be there later.
+    """
+    try:
+        contents = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{flag} {path}: {error.strerror or error}") from error
+    try:
+        return parse(decode(contents))
+    except ValueError as error:
+        raise Misconfigured(f"{flag} {path}: {error}") from error
+    except RecursionError as error:
+        raise Misconfigured(f"{flag} {path}: brackets within brackets, too deep") from error
 
 
 def tables(value: object) -> list[Mapping[str, Any]]:

@@ -13,6 +13,10 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def output_of(*command: str, server: Server | None = None) -> str:
+    return run(*command, server=server).stdout
+
+
+def run(*command: str, server: Server | None = None) -> subprocess.CompletedProcess[str]:
     address = {} if server is None else {"ADJUDGE_SERVER": f"127.0.0.1:{server.port}"}
     name, *flags = command
     done = subprocess.run(
@@ -23,11 +27,13 @@ def output_of(*command: str, server: Server | None = None) -> str:
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done
 
 
-def test_the_demonstration_ranks_the_seven_first() -> None:
-    lines = output_of("demo.py").splitlines()
+def test_the_demonstration_ranks_the_seven_first_and_logs_nothing() -> None:
+    done = run("demo.py")
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
     (best,) = [line for line in lines if "This is a handwritten number seven." in line][:1]
     (wrong,) = [line for line in lines if "sketch of a line" in line][:1]
     assert lines.index(best) < lines.index(wrong)

@@ -56,6 +56,8 @@ def test_a_server_without_the_flag_refuses(address: str, directory: Path) -> Non
     with AdminClient(address) as admin, pytest.raises(RequestRefused) as refused:
         admin.load_weights(directory)
     assert refused.value.code is grpc.StatusCode.UNIMPLEMENTED
+    told = invoke(address, "load-weights", directory)
+    assert told.exit_code == 2 and "--enable-admin" in told.stderr
 
 
 def test_a_relative_path_starts_where_the_caller_works(
@@ -88,7 +90,7 @@ def test_the_command_loads_and_says_what_is_served(movable: str, directory: Path
 
 def test_the_command_says_why_not(movable: str, directory: Path) -> None:
     refused = invoke(movable, "load-weights", directory, "--expected-epoch", "9")
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "WRONG_EPOCH" in refused.stderr
     unreachable = invoke("127.0.0.1:1", "load-weights", directory)
     assert unreachable.exit_code == 3

@@ -6,10 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adjudge_reranker import AdminClient, AsyncRewardClient, RewardClient
+from adjudge_reranker import (
+    AdminClient,
+    AsyncRewardClient,
+    RetryPolicy,
+    RewardClient,
+    RewardError,
+)
+from adjudge_reranker.addresses import host_and_port
 from adjudge_reranker.encode import compare_draft
 from adjudge_reranker.retry import checked_timeout, resolve_timeout
 from adjudge_reranker.types import OrderPolicy, Readout
@@ -39,11 +46,13 @@ def compare(pairs: Any) -> list[tuple[int, int]]:
 # Pairs --------------------------------------------------------------------------------------------
 
 
-@given(st.one_of(st.integers(max_value=-1), st.integers(min_value=2**32)), st.booleans())
+@given(st.one_of(st.integers(max_value=-1), st.integers(min_value=2)), st.booleans())
 def test_an_index_of_no_candidate_is_told_with_its_pair(index: int, is_first: bool) -> None:
     pair = (index, 0) if is_first else (0, index)
     side = "first" if is_first else "second"
-    told = f"pairs[1].{side}: {index} is no index of a candidate; the first one is 0"
+    told = (
+        f"pairs[1].{side}: {index} is no index of a candidate; there are 2, and the first one is 0"
+    )
     with pytest.raises(ValueError, match=f"^{re.escape(told)}$"):
         compare([(0, 1), pair])
 
@@ -59,9 +68,13 @@ def test_indices_of_numpy_are_taken() -> None:
 
 
 def test_a_client_says_it_before_it_connects() -> None:
-    told = r"^pairs\[0\]\.second: -1 is no index"
-    with RewardClient("127.0.0.1:1") as client, pytest.raises(ValueError, match=told):
-        client.compare("Why?", ["a", "b"], pairs=[(0, -1)])
+    for index in (-1, 2, 2**32):
+        told = rf"^pairs\[0\]\.second: {index} is no index"
+        with RewardClient("127.0.0.1:1") as client:
+            with pytest.raises(ValueError, match=told):
+                client.compare("Why?", ["a", "b"], pairs=[(0, index)])
+            with pytest.raises(ValueError, match=told):
+                client.critique("Why?", ["a", "b"], pairs=[(0, index)])
 
 
 # Timeouts -----------------------------------------------------------------------------------------
@@ -123,9 +136,83 @@ def test_targets_of_grpc_are_addresses(make: Callable[..., Any], address: str) -
         assert address in repr(make(address))
 
 
-@pytest.mark.parametrize("command", [["info"], ["score", "--prompt", "Why?", "a"]])
-def test_the_command_says_it_too(command: list[str]) -> None:
-    ended = invoke("http://127.0.0.1:1", *command)
+MISTAKEN = {
+    "127.0.0.1:99999": "'99999' is no port",
+    "127.0.0.1:0": "'0' is no port",
+    "127.0.0.1:abc": "'abc' is no port",
+    "127.0.0.1:007": "'007' is no port",
+    "127.0.0.1:1 ": "'1 ' is no port",
+    "127.0.0.1:": "no port after the colon",
+    "localhost": "has no port",
+    "[::1]": "has no port",
+    "dns:///host": "has no port",
+    "dns:1": "has no port",
+    ":1": "has no host",
+    " 127.0.0.1:1": "' 127.0.0.1' is no host",
+    "user@host:1": "'user@host' is no host",
+    "host/path:1": "'host/path' is no host",
+    "::1:50051": "stands in brackets",
+    "[localhost]:1": "no IPv6 address",
+    "127.1:1": "127.1 is no IP address",
+    "ipv4:localhost:1": "localhost is no IP address",
+    "ipv6:127.0.0.1:1": "127.0.0.1 is no IP address",
+    "XDS:1": "for a scheme",
+    "a:1,b:2": "give each by itself",
+}
+
+
+@every_client
+@pytest.mark.parametrize(("address", "told"), MISTAKEN.items())
+def test_a_mistaken_address_is_told_when_a_client_is_made(
+    make: Callable[..., Any], address: str, told: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(told)) as refused:
+        make(address)
+    assert address in str(refused.value)
+
+
+@given(st.text("127.0:[]abdnsip%,/@ +x-", max_size=24))
+def test_an_address_is_taken_only_for_the_host_and_port_that_are_written_there(text: str) -> None:
+    try:
+        host, port = host_and_port(text)
+    except ValueError:
+        return
+    rest = re.sub("^(dns:(//[^/]*/)?|ipv[46]:)", "", text)
+    assert rest in (f"{host}:{port}", f"[{host}]:{port}")
+    assert 0 < port < 2**16 and not set(host) & set("[], /@")
+
+
+_octet = st.integers(1, 254)
+_loopback = st.builds("127.{}.{}.{}".format, _octet, _octet, _octet)
+"""Where nobody listens, other than at 127.0.0.1."""
+_ports = st.one_of(
+    st.integers(0, 10**6).map(str), st.from_regex("[ +0-9]{0,6}[a-f]?", fullmatch=True)
+)
+
+
+@settings(max_examples=60)
+@given(
+    st.sampled_from(["", "dns:", "dns:///", "ipv4:"]), _loopback, st.sampled_from(["", ":"]), _ports
+)
+def test_grpc_reads_each_accepted_address_as_that_host_and_port(
+    prefix: str, host: str, colon: str, port: str
+) -> None:
+    try:
+        client = RewardClient(prefix + host + colon + port, retry=RetryPolicy(max_attempts=1))
+    except ValueError:
+        return
+    with client, pytest.raises(RewardError) as refused:
+        client.model(timeout=20.0)
+    # The failed attempt names what was connected to.
+    assert f" ipv4:{host}:{port}: " in refused.value.message
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:1", "localhost", "127.0.0.1:99999"])
+@pytest.mark.parametrize(
+    "command", [["info"], ["score", "--prompt", "Why?", "a"], ["health"], ["load-weights", "."]]
+)
+def test_the_command_says_it_too(command: list[str], address: str) -> None:
+    ended = invoke(address, *command)
     assert ended.exit_code == 2
     assert "must be host:port" in " ".join(ended.stderr.split())
 

@@ -64,7 +64,14 @@ def test_one_that_does_not_answer_in_time_is_4() -> None:
 
 @pytest.mark.parametrize("service", ["adjudge.v1.NoService", "adjudge"])
 def test_a_service_that_the_server_does_not_have_is_2(address: str, service: str) -> None:
-    assert invoke(address, "health", "--service", service).exit_code == 2
+    result = invoke(address, "health", "--service", service)
+    assert result.exit_code == 2 and f"no service {service!r}" in result.stderr
+
+
+def test_the_health_of_one_model_has_a_name_of_its_own(address: str) -> None:
+    result = invoke(address, "health", "--service", "adjudge.v1.RewardService/fake")
+    assert (result.exit_code, result.stdout) == (0, "SERVING\n")
+    assert "RewardService/NAME" in " ".join(invoke(address, "health", "--help").stdout.split())
 
 
 def test_a_url_is_told_to_be_none_of_the_servers_addresses() -> None:
@@ -74,7 +81,8 @@ def test_a_url_is_told_to_be_none_of_the_servers_addresses() -> None:
 
 def test_a_server_without_health_is_2() -> None:
     with serving() as service:
-        assert invoke(service.address, "health").exit_code == 2
+        result = invoke(service.address, "health")
+    assert result.exit_code == 2 and "nothing of its health" in result.stderr
 
 
 def test_closed_health_opens_to_a_token_and_over_tls(tmp_path, launch: Launch) -> None:
@@ -98,4 +106,5 @@ def test_closed_health_opens_to_a_token_and_over_tls(tmp_path, launch: Launch) -
     refused = invoke(address, *trusting, "health")
     assert refused.exit_code == 2 and "UNAUTHENTICATED" in refused.stderr
     assert invoke(address, *trusting, "--token-file", wrong, "health").exit_code == 2
-    assert invoke(address, "health", "--timeout", "2").exit_code in (3, 4)  # not by plain text
+    plain = invoke(address, "health")
+    assert plain.exit_code == 3 and "wants TLS" in plain.stderr

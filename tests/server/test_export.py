@@ -204,6 +204,12 @@ def test_other_layouts_are_refused(exported: Path, tmp_path: Path) -> None:
         export(exported, tmp_path / "out")
 
 
+def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+    nowhere = tmp_path / "llava-critic-7b"
+    with pytest.raises(ValueError, match=f"--model {nowhere}: no such directory"):
+        export(nowhere, tmp_path / "out")
+
+
 def test_unknown_tensors_are_refused_by_name(copy: Path, tmp_path: Path) -> None:
     path = copy / "model.safetensors"
     save_file(load_file(path) | {"model.strange.weight": torch.ones(2)}, path, {"format": "pt"})

@@ -67,6 +67,7 @@ def test_a_service_that_is_not_there_yet_can_be_watched() -> None:
 def test_what_a_critic_remembers_is_counted_on_while_it_is_not_served() -> None:
     with ThreadPoolExecutor(1) as pool:
         resident = Resident(Config(critic="fake"), pool, lambda *_: None)
+        resident.plan()
         resident.load()
         critic: Any = resident._critic
         critic.memory = lambda: Memory(reused_tokens=7)

@@ -58,6 +58,10 @@ def test_a_mistake_about_critics_is_named_by_table_and_key(
         ('name = "e"', "ensemble 'e': the key 'combine' is missing"),
         ('name = "e"\ncombine = "median"', "ensemble 'e': combine: 'median' is none of weighted"),
         ('name = "e"\ncombine = "minimum"', "ensemble 'e': the key 'member' is missing"),
+        (
+            'name = "e"\ncombine = "minimum"\nmembers = [{critic="a"}, {critic="b"}]',
+            "ensemble 'e': the key 'member' is missing; there is 'members'",
+        ),
         ('name = "e"\ncombine = "minimum"\nmember = [{critic="a"}]', "member: there are 2 to 12"),
         (
             'name = "e"\ncombine = "minimum"\nmember = [{critic="a"}, {critic="e"}]',
@@ -69,7 +73,7 @@ def test_a_mistake_about_critics_is_named_by_table_and_key(
         ),
         (
             'name = "e"\ncombine = "minimum"\nmember = [{critic="a", weight=1}, {critic="b"}]',
-            "ensemble 'e': member 'a': unknown keys ['weight']",
+            "ensemble 'e': member 'a': weight: the minimum has none",
         ),
         (
             'name = "e"\ncombine = "weighted"\nmember = [{critic="a", weight=0}, {critic="b"}]',

@@ -120,10 +120,7 @@ def test_a_second_server_on_the_port_fails_names_the_address_and_leaves_the_firs
     )
     assert second.returncode not in (0, 2)
     assert second.stdout == ""
-    last = second.stderr.splitlines()[-1]
-    assert last.startswith("adjudge-server: ")
-    assert address in last
-    assert "Traceback" not in second.stderr
+    assert second.stderr == (f"adjudge-server: --listen {address}: another server listens there\n")
     with grpc.insecure_channel(address) as channel:
         assert health(channel, SERVICE) == SERVING
 
@@ -187,7 +184,7 @@ def test_flags_that_make_no_sense_exit_with_2_and_are_named(
     with pytest.raises(SystemExit) as ended:
         parse([flag, value])
     assert ended.value.code == 2
-    complaint = capsys.readouterr().err.splitlines()[-1]
+    (complaint,) = capsys.readouterr().err.splitlines()
     assert flag in complaint
     assert value in complaint
 

@@ -19,7 +19,7 @@ import grpc
 import numpy as np
 import pytest
 from google.rpc import error_details_pb2, status_pb2
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -720,6 +720,24 @@ def test_a_refusal_stays_typed_however_long_the_name_that_is_refused(
     """gRPC turns trailers over 8 KiB into RESOURCE_EXHAUSTED, without any ErrorInfo."""
     found = refusal(service, score_request("a", **{field: "x" * length}))
     assert (found.reason, found.field) == (f"UNKNOWN_{field.upper()}", field)
+
+
+@pytest.mark.parametrize("field", ["template", "model"])
+@settings(max_examples=50)
+@given(name=st.text(min_size=1))
+@example(name="nope")
+@example(name="\U0001f50d" * 10_000)
+@example(name="a\nb\x00\x1b[31m")
+def test_what_is_not_there_is_named_printably_and_so_is_what_is(
+    service: RewardServiceStub, field: str, name: str
+) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        service.ScoreCandidates(score_request("a", **{field: name}), timeout=PATIENCE)
+    assert call_failure(caught.value).reason == f"UNKNOWN_{field.upper()}"
+    message = caught.value.details() or ""
+    assert repr(name[:100] + "…" * (len(name) > 100)) in message
+    assert "fake" in message
+    assert message.isprintable() and len(message) < 2_000
 
 
 def test_the_right_model_template_and_epoch_may_be_named(service: RewardServiceStub) -> None:

@@ -352,6 +352,32 @@ def test_a_members_template_that_its_critic_has_not_is_named_when_it_is_loaded(
         serve(launch, tmp_path, source)
 
 
+def test_a_name_with_a_slash_is_one_like_any_other(launch: Launch, tmp_path: Path) -> None:
+    source = """
+    [[critic]]
+    name = "org/judge"
+    family = "fake"
+    [[critic]]
+    name = "b"
+    family = "fake"
+    [[ensemble]]
+    name = "org/both"
+    combine = "minimum"
+    member = [{ critic = "org/judge" }, { critic = "b" }]
+    """
+    server = serve(launch, tmp_path, source)
+    with stub(server) as service, grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        for name in ("org/judge", "org/both"):
+            assert health(channel, f"{SERVICE}/{name}") == SERVING
+            assert described(service, name).name == name
+            assert values(score(service, name, "A seven."))
+        with pytest.raises(grpc.RpcError) as unknown:
+            score(service, "judge", "A seven.")
+    assert unknown.value.details() == (
+        "no model 'judge' is served, but 'org/judge', 'b', 'org/both'"
+    )
+
+
 # Processes, and the manual ------------------------------------------------------------------------
 
 

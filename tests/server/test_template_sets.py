@@ -11,6 +11,7 @@ from adjudge.v1.reward_pb2_grpc import RewardServiceStub
 from adjudge_reranker import Comparison, CritiqueVerdict, RewardClient
 from adjudge_server.config import Config
 from adjudge_server.loading import load_critic
+from adjudge_server.misconfigured import Misconfigured
 from adjudge_server.template_sets import (
     choose_templates,
     read_own_templates,
@@ -149,7 +150,7 @@ def test_two_templates_of_one_name_are_refused_by_it(own: Path) -> None:
     [
         (None, "No such file"),
         (b"[[template", "Expected"),
-        (b"\xff\xfe", "utf-8"),
+        (b"\xff\xfe", "not UTF-8: line 1 has the byte 0xff"),
         (b"", "there are none"),
         (OWN.replace("version", "verison").encode(), "mine/pointwise"),
     ],
@@ -170,7 +171,7 @@ def test_a_template_that_the_tokenizer_cannot_carry_is_refused_by_name(own: Path
         "highest = 5", "highest = 10"
     )
     own.write_text(ambiguous, encoding="utf-8")
-    with pytest.raises(ValueError, match="'mine/pointwise'"):
+    with pytest.raises(Misconfigured, match="'mine/pointwise'"):
         load_critic(Config(templates=own))
 
 

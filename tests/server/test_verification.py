@@ -207,7 +207,7 @@ def test_a_verification_that_comes_to_nothing_leaves_no_file(tmp_path: Path) -> 
     path, there = tmp_path / "new.json", tmp_path / "there.json"
     there.write_text("mine")
     for file in (path, there):
-        assert run("--critic", "fake", "--json", str(file)).returncode == 1
+        assert run("--critic", "fake", "--json", str(file)).returncode == 2
     assert not path.exists() and there.read_text() == "mine"
 
 
@@ -247,7 +247,7 @@ def test_a_number_that_is_none_does_not_pass_for_no_difference(
 
 def test_the_fake_critic_is_not_verified() -> None:
     done = run("--critic", "fake")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "nothing to verify" in done.stderr
 
 

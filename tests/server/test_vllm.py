@@ -25,6 +25,7 @@ from adjudge_server.critics.anyres import layout, tiles
 from adjudge_server.critics.checkpoint import read_tokenizer
 from adjudge_server.critics.preparing import IMAGE_SLOT, PreparedPrompt
 from adjudge_server.critics.vllm.critic import VllmCritic
+from adjudge_server.critics.vllm.engine import Away, why
 from adjudge_server.critics.vllm.pictures import Layouter, data_url
 from adjudge_server.errors import AdjudgeError, InputTooLong, NotReady, UnsupportedOperation
 from adjudge_server.loading import load_critic
@@ -532,9 +533,33 @@ def test_weights_are_not_moved_from_here(critic: VllmCritic, directory: Path) ->
 # At the start -------------------------------------------------------------------------------------
 
 
-def test_an_engine_that_is_not_there_is_waited_for_and_then_refused(directory: Path) -> None:
-    with pytest.raises(ValueError, match=r"http://127\.0\.0\.1:9: the engine is away"):
-        load_critic(Config(**settings(directory, "http://127.0.0.1:9")))
+def test_an_engine_that_is_not_there_is_waited_for_and_then_refused(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    url, away = "http://127.0.0.1:9", "the engine is away: Connection refused"
+    with pytest.raises(ValueError, match=f"{url}: {away}, after 1 s .--engine-start-seconds.$"):
+        load_critic(Config(**settings(directory, url)))
+    (waiting,) = [message for message in caplog.messages if message.startswith("waiting")]
+    assert waiting == f"waiting for {url}, 1 s more at most (--engine-start-seconds): {away}"
+
+
+@pytest.mark.parametrize(
+    ("cause", "told"),
+    [
+        (None, "it is away"),
+        (ConnectionRefusedError(111, "Connect call failed"), "it is away: Connection refused"),
+        (OSError(-2, "Unknown name"), "it is away: [Errno -2] Unknown name"),
+        (TimeoutError(), "it is away"),
+    ],
+    ids=repr,
+)
+def test_operators_are_told_what_keeps_an_engine_away(
+    cause: BaseException | None, told: str
+) -> None:
+    error, library = Away("it is away"), OSError("All connection attempts failed")
+    library.__cause__ = cause
+    error.__cause__ = library if cause is not None else None
+    assert why(error) == told
 
 
 @pytest.mark.parametrize(

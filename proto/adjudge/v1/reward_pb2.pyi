@@ -368,7 +368,7 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """
     ERROR_REASON_OFF_FORMAT: _ErrorReason.ValueType  # 11
     """FAILED_PRECONDITION: the critic would not have answered in this format: opening or valid mass
-    is under its floor. Metadata: opening_mass, valid_mass.
+    is under its floor. Metadata: opening_mass (nats), valid_mass (a probability).
     """
     ERROR_REASON_VERDICT_NOT_FOUND: _ErrorReason.ValueType  # 12
     """FAILED_PRECONDITION: the critique ended without a verdict that could be located."""
@@ -433,7 +433,7 @@ in. Metadata: field, expected, actual.
 """
 ERROR_REASON_OFF_FORMAT: ErrorReason.ValueType  # 11
 """FAILED_PRECONDITION: the critic would not have answered in this format: opening or valid mass
-is under its floor. Metadata: opening_mass, valid_mass.
+is under its floor. Metadata: opening_mass (nats), valid_mass (a probability).
 """
 ERROR_REASON_VERDICT_NOT_FOUND: ErrorReason.ValueType  # 12
 """FAILED_PRECONDITION: the critique ended without a verdict that could be located."""

@@ -1,13 +1,13 @@
 """The commands and their options."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from adjudge_reranker.admin import AdminClient
-from adjudge_reranker.cli import records, tables
+from adjudge_reranker.cli import records
 from adjudge_reranker.cli.credentials import given, take
 from adjudge_reranker.cli.health import health
 from adjudge_reranker.cli.jobs import BadInput, Job, Source, read_jobs
@@ -22,6 +22,7 @@ from adjudge_reranker.cli.judging import (
     show_critique,
 )
 from adjudge_reranker.cli.mining_commands import generate, mine
+from adjudge_reranker.cli.model_tables import model_tables
 from adjudge_reranker.cli.options import (
     SERVER,
     Candidates,
@@ -55,7 +56,7 @@ from adjudge_reranker.cli.verbs import (
     score_verb,
 )
 from adjudge_reranker.client import RewardClient
-from adjudge_reranker.errors import RewardError
+from adjudge_reranker.errors import RequestRefused, RewardError
 from adjudge_reranker.evaluation.extras import MissingExtra
 from adjudge_reranker.evaluation.importers import Layout
 from adjudge_reranker.model_info import ModelInfo, TemplateKind
@@ -64,8 +65,9 @@ from adjudge_reranker.types import OrderPolicy, Readout
 _PARAGRAPHS = (
     "Judges candidate responses with the critic of an Adjudge server.",
     "Give one --prompt with its candidates, or many as JSON lines (--input), each an object with "
-    '"prompt", "candidates", and if you like "images" (paths), "id" (anything; the output repeats '
-    'it) and "pairs" (lists of two indices, for compare and critique --pairwise).',
+    '"prompt", "candidates", and if you like "images" (paths inside the folder of the file or '
+    'of --images), "id" (anything; the output repeats it) and "pairs" (lists of two indices, for '
+    "compare and critique --pairwise).",
     "Exit codes: 0 everything was judged; 1 some items failed and are in the output with their "
     "reason; 2 usage or bad input; 3 the server is unreachable or not ready; 4 the timeout passed.",
 )
@@ -98,6 +100,8 @@ def score(
     image: Images = None,
     candidates_file: CandidatesFile = None,
     input_file: InputFile = None,
+    images: ImagesFolder = None,
+    images_anywhere: ImagesAnywhere = False,
     server: Server = SERVER,
     template: TemplateName = None,
     reference: Reference = None,
@@ -107,7 +111,8 @@ def score(
     output_format: OutputFormat = None,
 ) -> None:
     """How good is each candidate by itself?"""
-    jobs = _jobs(Source(prompt, image or (), candidates or (), candidates_file, input_file))
+    source = Source(prompt, image or (), candidates or (), candidates_file, input_file)
+    jobs = _jobs(source, images, images_anywhere)
     verb = score_verb(Options(template, reference, rubric, model))
     _run(verb, jobs, connect(server, timeout, model)[0], Output(output_format))
 
@@ -119,6 +124,8 @@ def compare(
     image: Images = None,
     candidates_file: CandidatesFile = None,
     input_file: InputFile = None,
+    images: ImagesFolder = None,
+    images_anywhere: ImagesAnywhere = False,
     server: Server = SERVER,
     template: TemplateName = None,
     reference: Reference = None,
@@ -129,7 +136,8 @@ def compare(
     output_format: OutputFormat = None,
 ) -> None:
     """Which candidate of each pair is better, by how much? Positive margins favour the first."""
-    jobs = _jobs(Source(prompt, image or (), candidates or (), candidates_file, input_file))
+    source = Source(prompt, image or (), candidates or (), candidates_file, input_file)
+    jobs = _jobs(source, images, images_anywhere)
     verb = compare_verb(Options(template, reference, rubric, model), order)
     _run(verb, _with_pairs(jobs), connect(server, timeout, model)[0], Output(output_format))
 
@@ -141,6 +149,8 @@ def rank(
     image: Images = None,
     candidates_file: CandidatesFile = None,
     input_file: InputFile = None,
+    images: ImagesFolder = None,
+    images_anywhere: ImagesAnywhere = False,
     server: Server = SERVER,
     template: TemplateName = None,
     reference: Reference = None,
@@ -151,7 +161,8 @@ def rank(
 ) -> None:
     """Which candidate is the best? Each is compared with it, if the critic can compare: positive
     margins contradict."""
-    jobs = _jobs(Source(prompt, image or (), candidates or (), candidates_file, input_file))
+    source = Source(prompt, image or (), candidates or (), candidates_file, input_file)
+    jobs = _jobs(source, images, images_anywhere)
     client, described = connect(server, timeout, model)
     options = Options(template, reference, rubric, model)
     _run(rank_verb(options, compares=_compares(described)), jobs, client, Output(output_format))
@@ -164,6 +175,8 @@ def critique(
     image: Images = None,
     candidates_file: CandidatesFile = None,
     input_file: InputFile = None,
+    images: ImagesFolder = None,
+    images_anywhere: ImagesAnywhere = False,
     pairwise: Annotated[bool, typer.Option("--pairwise", help="Pairs, not candidates.")] = False,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Length of one critique.")] = None,
     server: Server = SERVER,
@@ -175,7 +188,8 @@ def critique(
     output_format: OutputFormat = None,
 ) -> None:
     """What does the critic write about each candidate, or about each pair?"""
-    jobs = _jobs(Source(prompt, image or (), candidates or (), candidates_file, input_file))
+    source = Source(prompt, image or (), candidates or (), candidates_file, input_file)
+    jobs = _jobs(source, images, images_anywhere)
     jobs = _with_pairs(jobs) if pairwise else jobs
     critic = Critic(Options(template, reference, rubric, model), pairwise, max_tokens)
     client, _ = connect(server, timeout, model)
@@ -235,11 +249,15 @@ def load_weights(
     timeout: Timeout = 600.0,
     output_format: OutputFormat = None,
 ) -> None:
-    """Other weights for a server that runs with --enable-admin, without a restart."""
+    """Other weights for a server that runs with --enable-admin, without a restart. Exit code 2: the
+    server refused, and serves what it did."""
     output = Output(output_format)
     try:
         with AdminClient(server, timeout=timeout, **given().arguments()) as admin:
             loaded = admin.load_weights(directory, model=model, expected_epoch=expected_epoch)
+    except RequestRefused as error:
+        complain(f"{server}: {error}")
+        raise typer.Exit(ExitCode.USAGE) from error
     except RewardError as error:
         complain(f"{server}: {error}")
         raise typer.Exit(exit_code_of(error)) from error
@@ -266,7 +284,7 @@ def info(
     if output.format is Format.JSONL:
         output.write_record(records.model_record(described))
     else:
-        output.console.print(tables.model_tables(described))
+        output.console.print(model_tables(described))
 
 
 def _compares(described: ModelInfo) -> bool:
@@ -275,9 +293,11 @@ def _compares(described: ModelInfo) -> bool:
     return template is not None and Readout.DIRECT in template.readouts
 
 
-def _jobs(source: Source) -> list[Job]:
+def _jobs(source: Source, images_folder: Path | None, images_anywhere: bool) -> list[Job]:
     try:
-        return read_jobs(source)
+        return read_jobs(
+            replace(source, images_folder=images_folder, images_anywhere=images_anywhere)
+        )
     except BadInput as error:
         raise typer.BadParameter(str(error)) from error
 

@@ -4,10 +4,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+import grpc
 
 from adjudge_reranker.content import PartLike
+from adjudge_reranker.errors import RequestRefused
+from adjudge_reranker.evaluation.importers import fields
+from adjudge_reranker.evaluation.importers.fields import FieldError, Folder
+from adjudge_reranker.evaluation.judge import (
+    NOT_AN_IMAGE,
+    UNREADABLE_IMAGE,
+    NotAnImage,
+    read_image,
+)
+from adjudge_reranker.evaluation.records import BadRecord, Picture
 from adjudge_reranker.json_lines import parse_json, read_lines
+from adjudge_reranker.pictures import Image, to_image
+
+_KEYS: Final = frozenset({"id", "prompt", "images", "candidates", "pairs"})
 
 
 class BadInput(ValueError):
@@ -22,15 +37,27 @@ class Job:
     """Whatever the JSON line says, or else its number from 0. None for the one prompt of the
     arguments."""
     prompt: str
-    images: tuple[Path, ...]
+    images: tuple[Picture, ...]
     candidates: tuple[str, ...]
     pairs: tuple[tuple[int, int], ...] | None = None
     """Indices into candidates; None for all pairs."""
+    is_from_file: bool = False
+    """Whether a file names the pictures, and not who runs the command."""
 
-    @property
     def parts(self) -> list[PartLike]:
-        """The prompt as the client takes it: pictures first, as critics read them."""
-        return [*self.images, self.prompt]
+        """The prompt as the client takes it: pictures first, as critics read them. Raises
+        RequestRefused, naming the picture, for one that cannot be read, or that a file names and
+        that is none by its first bytes."""
+        return [*map(self._image, range(len(self.images))), self.prompt]
+
+    def _image(self, index: int) -> Image:
+        picture = self.images[index]
+        try:
+            return read_image(picture) if self.is_from_file else to_image(picture)
+        except NotAnImage as error:
+            raise _refusal(NOT_AN_IMAGE, index, error) from error
+        except (OSError, ValueError) as error:
+            raise _refusal(UNREADABLE_IMAGE, index, error) from error
 
     def compared_pairs(self) -> tuple[tuple[int, int], ...]:
         if self.pairs is not None:
@@ -49,6 +76,11 @@ class Source:
     """One candidate a line; "-" is standard input."""
     input_file: str | None
     """JSON lines; "-" is standard input."""
+    images_folder: Path | None = None
+    """Where paths of pictures in the JSON lines start; None: where the file is, or for standard
+    input the working directory."""
+    images_anywhere: bool = False
+    """Whether they may lead out of it."""
 
 
 def read_jobs(source: Source) -> list[Job]:
@@ -59,10 +91,9 @@ def read_jobs(source: Source) -> list[Job]:
     if source.input_file is not None:
         if source.prompt or source.images or source.candidates or source.candidates_file:
             raise BadInput("--input brings its own prompts and candidates; give nothing else")
-        jobs = list(_json_jobs(_read_lines(source.input_file), source.input_file))
-        if not jobs:
-            raise BadInput(f"{source.input_file}: there are no prompts in it")
-        return jobs
+        return _read_input(source, source.input_file)
+    if source.images_folder is not None or source.images_anywhere:
+        raise BadInput("--images and --images-anywhere are for the pictures that an --input names")
     if source.prompt is None:
         raise BadInput("give a --prompt with candidates, or an --input of JSON lines")
     if source.candidates and source.candidates_file:
@@ -80,6 +111,26 @@ def read_jobs(source: Source) -> list[Job]:
     return [Job(None, source.prompt, tuple(source.images), tuple(candidates))]
 
 
+def _read_input(source: Source, path: str) -> list[Job]:
+    start = source.images_folder or (Path() if path == "-" else Path(path).parent)
+    try:
+        jobs = list(_json_jobs(_read_lines(path), path, Folder(start, source.images_anywhere)))
+    except BadRecord as error:
+        raise BadInput(str(error)) from error
+    if not jobs:
+        raise BadInput(f"{path}: there are no prompts in it")
+    return jobs
+
+
+def _refusal(reason: str, index: int, error: Exception) -> RequestRefused:
+    return RequestRefused(
+        str(error),
+        code=grpc.StatusCode.INVALID_ARGUMENT,
+        reason=reason,
+        metadata={"field": f"images[{index}]"},
+    )
+
+
 def _read_lines(path: str) -> list[str]:
     try:
         return read_lines(path)
@@ -87,45 +138,34 @@ def _read_lines(path: str) -> list[str]:
         raise BadInput(f"{path}: {error}") from error
 
 
-def _json_jobs(lines: Sequence[str], path: str) -> Iterator[Job]:
+def _json_jobs(lines: Sequence[str], path: str, folder: Folder) -> Iterator[Job]:
     for number, line in enumerate(lines):
         if not line.strip():
             continue
+        place = f"line {number + 1}"
         try:
-            yield _json_job(parse_json(line), number)
+            yield _json_job(parse_json(line), number, folder)
+        except FieldError as error:
+            raise BadRecord(path, error.problem, place=place, field=error.field) from error
         except ValueError as error:
-            raise BadInput(f"{path}, line {number + 1}: {error}") from error
+            raise BadRecord(path, f"not JSON: {error}", place=place) from error
 
 
-def _json_job(value: Any, number: int) -> Job:
+def _json_job(value: Any, number: int, folder: Folder) -> Job:
     if not isinstance(value, dict):
-        raise ValueError("not a JSON object")
-    known = {"id", "prompt", "images", "candidates", "pairs"}
+        raise FieldError(None, "not a JSON object")
     # A misspelt "images" would otherwise be judged without its pictures, and nobody would know.
-    if unknown := sorted(value.keys() - known):
-        raise ValueError(f"unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
-    prompt = value.get("prompt")
-    if not isinstance(prompt, str):
-        raise ValueError('"prompt" must be a string')
-    prompt.encode()
-    candidates = _strings(value, "candidates")
-    if not candidates:
-        raise ValueError('"candidates" must have at least one')
-    images = tuple(Path(path) for path in _strings(value, "images"))
-    for image in images:
-        if not image.is_file():
-            raise ValueError(f"no such picture: {image}")
-    pairs = _pairs(value["pairs"], len(candidates)) if "pairs" in value else None
-    return Job(value.get("id", number), prompt, images, candidates, pairs)
-
-
-def _strings(value: dict[str, Any], key: str) -> tuple[str, ...]:
-    strings = value.get(key, [])
-    if not isinstance(strings, list) or not all(isinstance(one, str) for one in strings):
-        raise ValueError(f'"{key}" must be a list of strings')
-    for one in strings:
-        one.encode()  # a lone surrogate is a ValueError here, before anything is judged
-    return tuple(strings)
+    if unknown := sorted(value.keys() - _KEYS):
+        raise FieldError(unknown[0], f"is not known here; known are {', '.join(sorted(_KEYS))}")
+    candidates = fields.texts(value, "candidates")
+    return Job(
+        id=fields.json_value(value, "id", number),
+        prompt=fields.text(value, "prompt"),
+        images=fields.pictures(value, "images", folder),
+        candidates=candidates,
+        pairs=_pairs(value["pairs"], len(candidates)) if "pairs" in value else None,
+        is_from_file=True,
+    )
 
 
 def _pairs(value: Any, num_candidates: int) -> tuple[tuple[int, int], ...]:
@@ -136,5 +176,5 @@ def _pairs(value: Any, num_candidates: int) -> tuple[tuple[int, int], ...]:
         return isinstance(pair, list) and len(pair) == 2 and all(map(is_index, pair))
 
     if not isinstance(value, list) or not value or not all(map(is_pair, value)):
-        raise ValueError('"pairs" must be a list of [first, second], indices into the candidates')
+        raise FieldError("pairs", "must be a list of [first, second], indices into the candidates")
     return tuple((first, second) for first, second in value)

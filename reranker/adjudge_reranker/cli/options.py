@@ -25,9 +25,12 @@ CandidatesFile = Annotated[
     ),
 ]
 InputFile = Annotated[
-    str | None, typer.Option("--input", help="JSON lines, one prompt each; - for stdin.")
+    str | None,
+    typer.Option("--input", metavar="FILE", help="JSON lines, one prompt each; - for stdin."),
 ]
-Server = Annotated[str, typer.Option(envvar="ADJUDGE_SERVER", help="Where the server listens.")]
+Server = Annotated[
+    str, typer.Option(envvar="ADJUDGE_SERVER", help="Where the server listens, as host:port.")
+]
 TemplateName = Annotated[
     str | None, typer.Option("--template", help="Critic prompt; see info. Default: the model's.")
 ]

@@ -81,9 +81,7 @@ def outcome_record(outcome: Reward | Comparison | Failure) -> Record:
     if isinstance(outcome, Failure):
         return {"error": error_record(outcome.error)}
     record = asdict(outcome)
-    if isinstance(outcome, Reward) and not outcome.distribution:
-        del record["distribution"]
-    return record
+    return _without_empty_distributions(record) if isinstance(outcome, Reward) else record
 
 
 def error_record(error: RewardError) -> Record:
@@ -101,6 +99,16 @@ def error_record(error: RewardError) -> Record:
 
 def model_record(model: ModelInfo) -> Record:
     return asdict(model)
+
+
+def _without_empty_distributions(reward: Record) -> Record:
+    """Nor those of an ensemble's members, each of which holds a reward."""
+    members = [
+        {**member, "reward": _without_empty_distributions(member["reward"])}
+        for member in reward["members"]
+    ]
+    kept = {key: value for key, value in reward.items() if key != "distribution" or value}
+    return {**kept, "members": members}
 
 
 def _entry_record(entry: RankedCandidate[str]) -> Record:

@@ -1,14 +1,13 @@
 """Results as tables for people."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
-from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from adjudge_reranker.cli.jobs import Job
 from adjudge_reranker.errors import RewardError
-from adjudge_reranker.model_info import ModelInfo, TemplateKind
 from adjudge_reranker.ranking import Ranking
 from adjudge_reranker.types import (
     CompareOutcome,
@@ -26,11 +25,13 @@ _NOTHING = "-"
 
 
 def score_table(job: Job, result: ScoreResult) -> Table:
-    table = new_table(job, result.provenance, "#", "reward", "± sd", "mode", "candidate")
+    style = _Style.of(result.outcomes, result.provenance)
+    modes = () if style.members else ("mode",)
+    table = new_table(job, result.provenance, "#", *style.columns, *modes, "candidate")
     for index, outcome in enumerate(result.outcomes):
-        mode = _label(outcome.mode) if isinstance(outcome, Reward) else _NOTHING
-        text = _candidate(job.candidates[index], outcome)
-        table.add_row(str(index), *_reward_cells(outcome), mode, text)
+        mode = label(outcome.mode) if isinstance(outcome, Reward) else _NOTHING
+        text = _candidate(job.candidates[index], (outcome,), style.notes(outcome))
+        table.add_row(str(index), *style.cells(outcome), *(mode for _ in modes), text)
     return table
 
 
@@ -43,30 +44,25 @@ def compare_table(job: Job, result: CompareResult) -> Table:
             f"{first} : {second}",
             *_comparison_cells(outcome),
             printable(job.candidates[first]),
-            _candidate(job.candidates[second], outcome),
+            _candidate(job.candidates[second], (outcome,)),
         )
     return table
 
 
 def rank_table(job: Job, ranking: Ranking[str]) -> Table:
-    table = new_table(
-        job,
-        ranking.provenance,
-        "rank",
-        "reward",
-        "± sd",
-        "margin",
-        "preference",
-        "position bias",
-        "candidate",
-    )
+    style = _Style.of((entry.outcome for entry in ranking.entries), ranking.provenance)
+    compared = any(entry.against_best is not None for entry in ranking.entries)
+    columns = ("margin", "preference", "position bias") if compared else ()
+    table = new_table(job, ranking.provenance, "rank", *style.columns, *columns, "candidate")
     for place, entry in enumerate(ranking.entries, start=1):
         failed = isinstance(entry.outcome, Failure)
         table.add_row(
             _NOTHING if failed else str(place),
-            *_reward_cells(entry.outcome),
-            *_comparison_cells(entry.against_best),
-            _candidate(entry.candidate, entry.outcome, entry.against_best),
+            *style.cells(entry.outcome),
+            *(_comparison_cells(entry.against_best) if compared else ()),
+            _candidate(
+                entry.candidate, (entry.outcome, entry.against_best), style.notes(entry.outcome)
+            ),
         )
     return table
 
@@ -74,36 +70,6 @@ def rank_table(job: Job, ranking: Ranking[str]) -> Table:
 def failed_line(job: Job, error: RewardError) -> Text:
     """For a job that failed as a whole."""
     return Text.assemble(printable(title(job)), ": ", (printable(str(error)).plain, "red"))
-
-
-def model_tables(model: ModelInfo) -> RenderableType:
-    facts = Table.grid(padding=(0, 2))
-    for name, value in (
-        ("model", model.name),
-        ("revision", model.revision),
-        ("fingerprint", model.fingerprint),
-        ("weights epoch", str(model.weights_epoch)),
-        ("family", model.family),
-        ("runs on", ", ".join(filter(None, (model.device, model.dtype)))),
-        ("can", ", ".join(model.capabilities)),
-        ("noise floor", f"{number(model.noise_floor)} nats"),
-        ("prefers right to wrong", _YES_NO[model.prefers_right]),
-        ("pictures", ", ".join(f"{k} {v}" for k, v in model.preprocessing.items())),
-        ("server", model.server_version),
-        ("its models", ", ".join(model.served_models)),
-    ):
-        facts.add_row(Text(name, style="bold"), printable(value))
-    templates = Table("template", "kind", "rewards", "answers", "hash")
-    for template in model.templates:
-        pointwise = template.kind is TemplateKind.POINTWISE
-        templates.add_row(
-            printable(f"{template.name} v{template.version}"),
-            template.kind,
-            f"{_label(template.min_reward)} to {_label(template.max_reward)}" if pointwise else "",
-            str(len(template.answers)),
-            template.hash[:12],
-        )
-    return Group(facts, "", templates)
 
 
 def title(job: Job) -> str:
@@ -134,10 +100,7 @@ def number(value: float | None) -> str:
     return f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}"
 
 
-_YES_NO = {True: "yes", False: "no", None: "it said neither"}
-
-
-def _label(score: float | None) -> str:
+def label(score: float | None) -> str:
     """A score as the critic would write it."""
     return _NOTHING if score is None else f"{score:g}"
 
@@ -165,10 +128,38 @@ def new_table(job: Job, provenance: Provenance, *columns: str) -> Table:
     return table
 
 
-def _reward_cells(outcome: ScoreOutcome) -> tuple[str, str]:
-    if isinstance(outcome, Failure):
-        return "failed", _NOTHING
-    return number(outcome.reward), number(outcome.standard_deviation)
+@dataclass(frozen=True, slots=True)
+class _Style:
+    """How rewards are shown: of a critic with the spread of its score distribution, of an ensemble
+    with that over its members, and under the candidate what each of them said."""
+
+    members: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, outcomes: Iterable[ScoreOutcome], provenance: Provenance) -> "_Style":
+        rewards = (outcome for outcome in outcomes if isinstance(outcome, Reward))
+        members = next((reward.members for reward in rewards if reward.members), ())
+        names = [member.model for member in members]
+        if len(set(names)) < len(names):  # one is asked with several templates
+            names = [f"{member.model} ({member.template})" for member in provenance.members]
+        return cls(tuple(names))
+
+    @property
+    def columns(self) -> tuple[str, str]:
+        return ("reward", "spread") if self.members else ("reward", "± sd")
+
+    def cells(self, outcome: ScoreOutcome) -> tuple[str, str]:
+        if isinstance(outcome, Failure):
+            return "failed", _NOTHING
+        spread = outcome.member_spread if self.members else outcome.standard_deviation
+        return number(outcome.reward), number(spread)
+
+    def notes(self, outcome: ScoreOutcome) -> Iterator[str]:
+        """Each member's reward in its own units."""
+        if isinstance(outcome, Reward) and outcome.members:
+            said = zip(self.members, outcome.members, strict=True)
+            told = ", ".join(f"{name} {number(member.reward.reward)}" for name, member in said)
+            yield printable(told, limit=None).plain
 
 
 def _comparison_cells(outcome: CompareOutcome | None) -> tuple[str, str, str]:
@@ -180,10 +171,14 @@ def _comparison_cells(outcome: CompareOutcome | None) -> tuple[str, str, str]:
     return f"{outcome.margin:+.2f}", f"{outcome.preference:.3f}", bias
 
 
-def _candidate(text: str, *outcomes: ScoreOutcome | CompareOutcome | None) -> Text:
-    """The candidate, and below it whatever should make its reader cautious."""
+def _candidate(
+    text: str,
+    outcomes: Iterable[ScoreOutcome | CompareOutcome | None],
+    notes: Iterable[str] = (),
+) -> Text:
+    """The candidate, and below it `notes` and whatever should make its reader cautious."""
     shown = printable(text) if text else Text("(empty)", style="dim")
-    for note in _notes(outcomes):
+    for note in (*notes, *_notes(outcomes)):
         shown.append(f"\n{note}", style="italic")
     return shown
 

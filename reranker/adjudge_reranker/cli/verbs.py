@@ -48,7 +48,7 @@ class Verb(Generic[R]):
 def score_verb(options: Options) -> Verb[ScoreResult]:
     def judge(client: RewardClient, job: Job) -> ScoreResult:
         return client.score(
-            job.parts,
+            job.parts(),
             job.candidates,
             template=options.template,
             reference=options.reference,
@@ -62,7 +62,7 @@ def score_verb(options: Options) -> Verb[ScoreResult]:
 def compare_verb(options: Options, order: OrderPolicy) -> Verb[CompareResult]:
     def judge(client: RewardClient, job: Job) -> CompareResult:
         return client.compare(
-            job.parts,
+            job.parts(),
             job.candidates,
             job.compared_pairs(),
             template=options.template,
@@ -81,7 +81,7 @@ def rank_verb(options: Options, *, compares: bool) -> Verb[Ranking[str]]:
     def judge(client: RewardClient, job: Job) -> Ranking[str]:
         return best_of_n(
             client,
-            job.parts,
+            job.parts(),
             job.candidates,
             comparer=client if compares else None,
             template=options.template,
@@ -102,8 +102,9 @@ class Critic:
     max_tokens: int | None
 
     def events(self, client: RewardClient, job: Job) -> Iterator[CritiqueEvent]:
-        return client.critique(
-            job.parts,
+        """Raises what they raise when the first is asked for, a refused picture included."""
+        yield from client.critique(
+            job.parts(),
             job.candidates,
             job.compared_pairs() if self.pairwise else (),
             template=self.options.template,

@@ -140,6 +140,16 @@ def is_image(data: bytes) -> bool:
     return data.startswith(_BEGINNINGS)
 
 
+def read_image(picture: Picture) -> Image:
+    """To be sent. Raises NotAnImage, and OSError or ValueError for one that cannot be read."""
+    data = picture if isinstance(picture, bytes) else picture.read_bytes()
+    image = Image(data)
+    if not is_image(data):
+        name = "bytes in the file" if isinstance(picture, bytes) else picture
+        raise NotAnImage(f"no PNG, JPEG, WebP, GIF, BMP or TIFF: {name}")
+    return image
+
+
 def reason_of(error: RewardError) -> str:
     """What failures are counted under: the contract's reason, or else the name of gRPC's code."""
     return error.reason or error.code.name
@@ -148,7 +158,7 @@ def reason_of(error: RewardError) -> str:
 def _judge(client: RewardClient, item: Item, question: Question) -> Judged:
     try:
         # Here and not in the client, so that no other mistake is taken for a picture's.
-        images = [_image(picture) for picture in item.images]
+        images = [read_image(picture) for picture in item.images]
     except NotAnImage as error:
         return Judged(item, Unanswered(NOT_AN_IMAGE, error))
     except (OSError, ValueError) as error:
@@ -160,15 +170,6 @@ def _judge(client: RewardClient, item: Item, question: Question) -> Judged:
         return _score(client, item, prompt, question)
     except RewardError as error:
         return Judged(item, Unanswered(reason_of(error), error, is_call=True))
-
-
-def _image(picture: Picture) -> Image:
-    data = picture if isinstance(picture, bytes) else picture.read_bytes()
-    image = Image(data)
-    if not is_image(data):
-        name = "bytes in the file" if isinstance(picture, bytes) else picture
-        raise NotAnImage(f"no PNG, JPEG, WebP, GIF, BMP or TIFF: {name}")
-    return image
 
 
 def _compare(

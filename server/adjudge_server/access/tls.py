@@ -11,6 +11,7 @@ import grpc.aio
 
 from adjudge_server.access.reloading import Reloaded, read_file, read_secret
 from adjudge_server.access.rules import Settings
+from adjudge_server.access.tcp_address import check_free
 from adjudge_server.access.unix_socket import for_its_owner, is_unix, path_of
 
 
@@ -75,7 +76,11 @@ def bind(server: grpc.aio.Server, settings: Settings) -> int:
         with for_its_owner(path_of(settings.listen)):
             _bind(server, settings)
         return 0
-    return _bind(server, settings)
+    check_free(settings.listen)
+    try:
+        return _bind(server, settings)
+    except RuntimeError as error:  # somebody else came in between
+        raise RuntimeError(f"--listen {settings.listen}: cannot be bound") from error
 
 
 def _bind(server: grpc.aio.Server, settings: Settings) -> int:

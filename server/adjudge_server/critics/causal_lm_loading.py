@@ -21,6 +21,7 @@ from adjudge_server.critics.reloading import (
 from adjudge_server.images import Picture
 from adjudge_server.template_sets import FALLBACK, templates_of
 from adjudge_server.templates import Template
+from adjudge_server.text_files import read_json
 
 
 def load(
@@ -76,7 +77,7 @@ def load(
 
 def _read(directory: Path, known: Blueprint | None) -> Blueprint:
     """See `reloading.BlueprintReader`."""
-    raw = checkpoint.read_json(directory / "config.json")
+    raw = read_json(directory / "config.json")
     config = causal_body.read_config(directory, raw)
     tokenizer = read_tokenizer(directory, known)
     chat_template = read_chat_template(directory, known, tokenizer)

@@ -21,10 +21,10 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from adjudge_server.content import Role
 from adjudge_server.critic import Turn
-from adjudge_server.critics.checkpoint import read_json
 from adjudge_server.critics.conversation import Chat, Piece, Special
 from adjudge_server.critics.preparing import encode
 from adjudge_server.errors import UnsupportedContent
+from adjudge_server.text_files import read_json
 from adjudge_server.tokenization import TextTokenizer
 
 WHITE_SPACE = (

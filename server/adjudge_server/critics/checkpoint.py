@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PretrainedConfig, Qwen2Tokenizer
 from transformers.utils import logging as transformers_logging
 
+from adjudge_server.text_files import read_json
 from adjudge_server.tokenization import TextTokenizer
 
 transformers_logging.disable_progress_bar()  # a server's log is not a terminal
@@ -23,19 +24,6 @@ NUMBERS = ("F64", "F32", "F16", "BF16")
 """Types of tensors, as safetensors names them, whose numbers are what they say."""
 Shapes = Mapping[str, tuple[int, ...]]
 M = TypeVar("M", bound=nn.Module)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A file's object; empty where there is no such file. Raises ValueError for other contents."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path.name}: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path.name}: not a JSON object")
-    return value
 
 
 def weight_files(directory: Path) -> list[Path]:
@@ -296,13 +284,3 @@ def number_type(dtype: str, device: str) -> str:
 def set_threads(threads: int) -> None:
     """CPU threads of one forward pass."""
     torch.set_num_threads(threads)
-
-
-def pick_device(device: str) -> str:
-    """ "auto" is the first GPU, or the CPU. Raises ValueError for what is no device."""
-    if device == "auto":
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
-    try:
-        return str(torch.device(device))
-    except RuntimeError as error:
-        raise ValueError(f"--device {device}: {error}") from error

@@ -9,7 +9,7 @@ from typing import Any
 from transformers import LlavaOnevisionConfig
 
 from adjudge_server.critics import causal_body
-from adjudge_server.critics.checkpoint import read_json
+from adjudge_server.text_files import read_json
 
 Raw = Mapping[str, Any]
 

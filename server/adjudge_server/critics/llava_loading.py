@@ -21,6 +21,7 @@ from adjudge_server.families import is_original
 from adjudge_server.preprocessing import SeveralPictures
 from adjudge_server.template_sets import templates_of
 from adjudge_server.templates import Template
+from adjudge_server.text_files import read_json
 
 
 def load(
@@ -87,7 +88,7 @@ def load(
 
 def _read(directory: Path, known: Blueprint | None, vision_heads: int | None) -> Blueprint:
     """See `reloading.BlueprintReader`."""
-    raw = checkpoint.read_json(directory / "config.json")
+    raw = read_json(directory / "config.json")
     config, key_mapping = configuration(directory, raw, vision_heads)
     tokenizer = read_tokenizer(directory, known)
     if QWEN_1_5.end not in tokenizer.added:

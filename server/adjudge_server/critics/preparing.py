@@ -13,6 +13,7 @@ from adjudge_server.critic import Query, Written
 from adjudge_server.critics.conversation import Chat, Piece
 from adjudge_server.errors import InputTooLong
 from adjudge_server.images import Picture
+from adjudge_server.misconfigured import Misconfigured
 from adjudge_server.templates import Template
 from adjudge_server.tokenization import TextTokenizer
 from adjudge_server.verdict import boundary
@@ -108,16 +109,19 @@ class Preparer:
         is_known: Callable[[str], bool] = lambda digest: True,
     ) -> None:
         """`is_known` says, by a tiled picture's digest, that nobody will look at it itself; by
-        default nobody ever does. Raises ValueError for a template that makes no sense with this
-        tokenizer."""
+        default nobody ever does. Raises Misconfigured for a template that makes no sense with
+        this tokenizer."""
         self._tokenizer = tokenizer
         self._chat = chat
         self._tile = tile
         self._max_input_tokens = max_input_tokens
         self._is_known = is_known
-        self._trees: Mapping[str, AnswerTree] = {
-            t.hash: self._tree(t, chat.turn, lead=chat.lead) for t in templates
-        }
+        try:
+            self._trees: Mapping[str, AnswerTree] = {
+                t.hash: self._tree(t, chat.turn, lead=chat.lead) for t in templates
+            }
+        except ValueError as error:
+            raise Misconfigured(str(error)) from error
 
     def prepare(self, queries: Sequence[Query]) -> list[PreparedPrompt | InputTooLong]:
         """One result per query. Pictures and heads that queries have in common are done once, and

@@ -8,8 +8,8 @@ from typing import Any
 from transformers import PretrainedConfig, Qwen2_5_VLConfig
 
 from adjudge_server.critics import causal_body
-from adjudge_server.critics.checkpoint import read_json
 from adjudge_server.critics.qwen2_5_vl_patches import Patching
+from adjudge_server.text_files import read_json
 
 Raw = Mapping[str, Any]
 

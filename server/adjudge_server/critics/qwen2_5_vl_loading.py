@@ -26,6 +26,7 @@ from adjudge_server.critics.reloading import (
 from adjudge_server.images import decode
 from adjudge_server.template_sets import FALLBACK, templates_of
 from adjudge_server.templates import Template
+from adjudge_server.text_files import read_json
 from adjudge_server.tokenization import TextTokenizer
 
 MEASURED = (5, 3)
@@ -89,7 +90,7 @@ def load(
 
 def _read(directory: Path, known: Blueprint | None) -> Blueprint:
     """See `reloading.BlueprintReader`."""
-    raw = checkpoint.read_json(directory / "config.json")
+    raw = read_json(directory / "config.json")
     qwen2_5_vl_checks.check_raw(directory, raw)
     config = Qwen2_5_VLConfig.from_pretrained(directory, local_files_only=True)
     qwen2_5_vl_checks.check_config(config)

@@ -14,21 +14,8 @@ from adjudge_server.critics.reloading import (
     read_tokenizer,
 )
 from adjudge_server.critics.sequence_classification import SequenceClassificationCritic
-from adjudge_server.templates import Kind, Readout, RewardKind, Template
-
-CONVERSATION = Template(
-    name="scalar/conversation",
-    version=1,
-    kind=Kind.POINTWISE,
-    text="{prompt}{candidate}",
-    opening="",
-    answers=(),
-    terminators=(),
-    min_opening_mass=0.0,
-    min_valid_mass=0.0,
-    readouts=(Readout.DIRECT,),
-    reward=RewardKind.SCALAR,
-)
+from adjudge_server.template_sets import CONVERSATION
+from adjudge_server.text_files import read_json
 
 
 def load(
@@ -74,7 +61,7 @@ def load(
 
 def _read(directory: Path, known: Blueprint | None) -> Blueprint:
     """See `reloading.BlueprintReader`."""
-    raw = checkpoint.read_json(directory / "config.json")
+    raw = read_json(directory / "config.json")
     config = causal_body.read_config(directory, raw)
     if config.num_labels != 1:
         raise ValueError(f"config.json: num_labels is {config.num_labels}, a reward is one number")

@@ -17,6 +17,8 @@ from adjudge_server import loading, self_check
 from adjudge_server.config import Config
 from adjudge_server.critic import Critic, Query, Reading
 from adjudge_server.errors import AdjudgeError
+from adjudge_server.misconfigured import Misconfigured
+from adjudge_server.planning import plan
 from adjudge_server.templates import Kind, Readout, RewardKind, Template
 from adjudge_server.verification import measure, questions
 from adjudge_server.verification.report import Fact, Report, Section
@@ -60,15 +62,15 @@ def verify(config: Config) -> Report:
     """Loads the critic and asks it everything. Raises ValueError where it cannot be loaded, and for
     the fake one. What then fails is a failed line of the report."""
     if config.critic == "fake":
-        raise ValueError("the fake critic has nothing to verify")
-    directory = loading.directory_of(config)
+        raise Misconfigured("the fake critic has nothing to verify")
+    planned = plan(config)
     began = time.perf_counter()
-    critic = loading.load_critic(config)
+    critic = loading.load_planned(planned)
     seconds = time.perf_counter() - began
     subject = _Subject(critic, config.max_critique_tokens)
     sections = [
         Section("This machine", list(_machine())),
-        Section("What was loaded", list(_loaded(directory, critic, seconds))),
+        Section("What was loaded", list(_loaded(planned.directory, critic, seconds))),
         _section("Its first answers", _first_answers(subject)),
         *_sevens(subject),
     ]

@@ -6,6 +6,7 @@ the errors that callers are told.
 
 import asyncio
 import json
+import os
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
@@ -222,6 +223,17 @@ class Engine:
 
 def _closed() -> Away:
     return Away("the engine is no longer asked")
+
+
+def why(error: NotReady) -> str:
+    """For operators: also what was found out on the way, of which callers are told nothing."""
+    cause: BaseException = error
+    while (deeper := cause.__cause__ or cause.__context__) is not None:
+        cause = deeper
+    if cause is error or not str(cause):
+        return error.message
+    number = (cause.errno or 0) if isinstance(cause, OSError) else 0
+    return f"{error.message}: {os.strerror(number) if number > 0 else cause}"  # resolvers: below 0
 
 
 def _away(error: BaseException) -> Away:

@@ -27,8 +27,10 @@ from adjudge_server.critics.vllm.served import (
 from adjudge_server.errors import NotReady
 from adjudge_server.families import is_original
 from adjudge_server.images import Picture
+from adjudge_server.misconfigured import Misconfigured
 from adjudge_server.template_sets import FALLBACK, templates_of
 from adjudge_server.templates import Template
+from adjudge_server.text_files import read_json
 from adjudge_server.tokenization import TextTokenizer
 
 FAMILIES = ("llava_onevision", "causal_lm")
@@ -63,10 +65,10 @@ def load(
 
     Waits for the engine. Raises ValueError for an engine that is not there in time, that does not
     give exact log-probabilities, or that serves something else as far as can be told from here; and
-    for checkpoints of families, and with settings, that are not asked this way.
+    for checkpoints with settings that are not asked this way, Misconfigured for such families.
     """
     if family not in FAMILIES:
-        raise ValueError(f"--engine vllm: only {', '.join(FAMILIES)} run there, not {family}")
+        raise Misconfigured(f"--engine vllm: only {', '.join(FAMILIES)} run there, not {family}")
     sent = Sent()
     read = _read_llava(directory, vision_heads) if family == FAMILIES[0] else _read_text(directory)
     engine = Engine(address)
@@ -133,7 +135,7 @@ def _card(
 
 
 def _read_llava(directory: Path, vision_heads: int | None) -> _Model:
-    raw = checkpoint.read_json(directory / "config.json")
+    raw = read_json(directory / "config.json")
     if is_original(raw) and not _has_weights(directory):
         raise ValueError("an original checkpoint without weights does not say how it sees")
     config, _ = llava_loading.configuration(directory, raw, vision_heads)
@@ -164,7 +166,7 @@ def _read_llava(directory: Path, vision_heads: int | None) -> _Model:
 
 
 def _read_text(directory: Path) -> _Model:
-    config = causal_body.read_config(directory, checkpoint.read_json(directory / "config.json"))
+    config = causal_body.read_config(directory, read_json(directory / "config.json"))
     tokenizer = checkpoint.read_tokenizer(directory)
     chat = ChatTemplate.read(directory, tokenizer).chat()
     return _Model(

@@ -10,7 +10,7 @@ from typing import Any
 
 from adjudge_server.critics.vllm import rows
 from adjudge_server.critics.vllm.choices import check_finished, weights_of
-from adjudge_server.critics.vllm.engine import Away, Body, Engine, EngineRefusal
+from adjudge_server.critics.vllm.engine import Away, Body, Engine, EngineRefusal, why
 from adjudge_server.errors import NotReady
 from adjudge_server.tokenization import TextTokenizer
 
@@ -80,7 +80,8 @@ class Served:
 
 def wait_for(engine: Engine, sleep: Callable[[float], None] = time.sleep) -> None:
     """Until it is well. Raises ValueError where that takes longer than `start_seconds`."""
-    url, until = engine.address.url, time.monotonic() + engine.address.start_seconds
+    url, seconds = engine.address.url, engine.address.start_seconds
+    until = time.monotonic() + seconds
     said = -SAY_AGAIN_SECONDS
     while True:
         try:
@@ -89,10 +90,18 @@ def wait_for(engine: Engine, sleep: Callable[[float], None] = time.sleep) -> Non
         except NotReady as error:
             now = time.monotonic()
             if now >= until:
-                raise ValueError(f"--engine-url {url}: {error.message}") from error
+                raise ValueError(
+                    f"--engine-url {url}: {why(error)}, after {seconds:g} s"
+                    " (--engine-start-seconds)"
+                ) from error
             if now - said >= SAY_AGAIN_SECONDS:
                 said = now
-                logger.warning("waiting for %s: %s", url, error.message)
+                logger.warning(
+                    "waiting for %s, %.0f s more at most (--engine-start-seconds): %s",
+                    url,
+                    until - now,
+                    why(error),
+                )
             sleep(ASK_AGAIN_SECONDS)
         except EngineRefusal as error:
             raise ValueError(f"--engine-url {url}: {_hint(error)}") from error
