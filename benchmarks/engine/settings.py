@@ -55,7 +55,7 @@ FULL = Settings(
     served_rounds=5,
     embedded_requests=100,
     embedded_batches=500,
-    generated_batches=100,
+    generated_batches=10,
     generated_tokens=64,
 )
 QUICK = replace(
