@@ -12,8 +12,10 @@ from typing import Final
 NAME_SCHEME: Final = "dns:///"
 """Begins a name that stands for every server that it has an address of; see `names`."""
 
-_OPAQUE: Final = ("unix:", "unix-abstract:", "xds:///")
+_OPAQUE: Final = ("unix:", "unix-abstract:", "xds://")
 """What follows is no host and port."""
+_UNREADABLE: Final = re.compile(r"unix:(//[^/].*)?|unix-abstract:")
+"""Of those, what gRPC takes for no socket."""
 _PREFIX: Final = re.compile(r"dns://[^/]*/|dns:(?!//)|ipv4:|ipv6:")
 _SCHEMES: Final = frozenset(
     {"dns", "ipv4", "ipv6", "unix", "unix-abstract", "vsock", "xds", "google-c2p"}
@@ -69,6 +71,10 @@ def host_and_port(address: str) -> tuple[str, int]:
 def _check(address: str) -> None:
     if (url := _URL.match(address)) and url[1] not in _OURS:
         raise _refusal(address, f"must be host:port, without {url[1]}://")
+    if url and url[1] == "dns" and not _PREFIX.match(address):
+        raise _refusal(address, f"must be {NAME_SCHEME}host:port, with three slashes")
+    if _UNREADABLE.fullmatch(address):
+        raise _refusal(address, "must be unix:/path or unix-abstract:name")
     if not address.startswith(_OPAQUE):
         host_and_port(address)
 
@@ -83,7 +89,7 @@ def _problem_of_host(host: str, prefix: str) -> str | None:
     if prefix == "ipv6:" or (
         (prefix == "ipv4:" or _NUMERIC.fullmatch(host)) and not _is_ipv4(host)
     ):
-        return f"{host} is no IP address" + (f" for {prefix}" if prefix else "")
+        return f"{host} is no IP address" + (f" for {prefix}" if prefix else ", nor a host's name")
     if not prefix and host.lower() in _SCHEMES:
         return f"gRPC takes {host}: for a scheme; a host of that name goes after dns:"
     return None

@@ -111,6 +111,11 @@ class ServerFault(RewardError):
     one client serve different models."""
 
 
+def is_of_another_model(error: RewardError) -> bool:
+    """Whether results were refused because they are not all of one model: no passing fault."""
+    return isinstance(error, ServerFault) and error.code is grpc.StatusCode.FAILED_PRECONDITION
+
+
 class NothingJudged(RewardError):
     """No candidate has a reward, so none can be the best."""
 

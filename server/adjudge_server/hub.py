@@ -39,15 +39,22 @@ def fetch(model_id: str) -> Path:
 
     try:
         return Path(snapshot_download(model_id, allow_patterns=list(_FILES)))
-    except LocalEntryNotFoundError as error:  # with it set, or where the hub cannot be reached
+    except LocalEntryNotFoundError as error:  # with it set, or where the hub gave nothing
+        if type(error) is not LocalEntryNotFoundError:  # a part is there: it says what is missing
+            raise ValueError(_on_one_line(error)) from error
+        why = f" ({_on_one_line(error.__cause__)})" if error.__cause__ else ""
         reason = (
             "nothing is downloaded while HF_HUB_OFFLINE is set"
             if HF_HUB_OFFLINE
-            else "the hub cannot be reached"
+            else f"the hub gives nothing{why}"
         )
         raise ValueError(
             f"no directory of that name, not in the local cache of models, and {reason}"
         ) from error
     except Exception as error:  # a hub fails in the ways of its library
-        told = " ".join(str(error).split())  # paragraphs
-        raise ValueError(f"{type(error).__name__}: {told}") from error
+        raise ValueError(_on_one_line(error)) from error
+
+
+def _on_one_line(error: BaseException) -> str:
+    """Its kind and what it says, which may be paragraphs."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

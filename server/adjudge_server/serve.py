@@ -98,9 +98,11 @@ class Server:
         """That Prometheus may scrape, once started."""
         return self._observation.metrics_port
 
-    async def load(self) -> list[Judge[Any]]:
-        """Loads and warms up the critics off the loop, then serves. Raises ValueError."""
+    async def load(self, settle: Callable[[], None] = lambda: None) -> list[Judge[Any]]:
+        """Loads and warms up the critics off the loop, calls `settle`, then serves. Raises
+        ValueError."""
         judges = await in_daemon_thread(self._make_judges)
+        settle()
         self.models.serve(judges)
         for critic, judge in zip(self.models.critics, judges, strict=True):
             critic.watch_over(judge, self._tell_health_from)
@@ -210,13 +212,12 @@ async def serve(config: Config, announce: Callable[[str], None] = print) -> None
         loop.add_signal_handler(number, _told_to_stop, stopping, number)
     server = Server(config)
     await server.start()
-    loading = asyncio.create_task(server.load())
+    loading = asyncio.create_task(server.load(_never_look_again))
     stopped = asyncio.create_task(stopping.wait())
     try:
         await asyncio.wait({loading, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if loading.done():
             loading.result()
-            _never_look_again()
             host = config.listen.rpartition(":")[0]
             where = config.listen if is_unix(config.listen) else f"{host}:{server.port}"
             announce(f"serving {', '.join(server.models.names)} on {where}")

@@ -36,7 +36,7 @@ class TextTokenizer:
         """Ids of the added tokens by their text."""
         self._added_ids = frozenset(added.values())
         self._shown = {t["id"]: str(t["content"]) for t in tokens if not t.get("special")}
-        self._encode_often = lru_cache(maxsize=256)(self._encode)
+        self._often = lru_cache(maxsize=256)(_ids)
         self._check_plain(whole["model"])
         self.strips_before = frozenset(t["content"] for t in tokens if t.get("lstrip"))
         self.strips_after = frozenset(t["content"] for t in tokens if t.get("rstrip"))
@@ -61,15 +61,8 @@ class TextTokenizer:
         `at_start`: whether nothing, not even a special token, comes before it. Some tokenizers put
         a space in front of a text, but only there.
         """
-        encode = self._encode_often if len(text) <= OFTEN else self._encode
-        return list(encode(text, at_start))
-
-    def _encode(self, text: str, at_start: bool) -> list[int]:
-        tokenizer = self._tokenizer if at_start else self._after_start
-        # As its `encode` does, but without looking for where each token stood: half the time.
-        (encoded,) = tokenizer.encode_batch_fast([text], add_special_tokens=False)
-        ids: list[int] = encoded.ids
-        return ids
+        ids = self._often if len(text) <= OFTEN else _ids
+        return list(ids(self._tokenizer if at_start else self._after_start, text))
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of the ids. Added tokens are what they look like (`<think>`), unless they are
@@ -83,6 +76,13 @@ class TextTokenizer:
     def _decode_plain(self, token_ids: Iterable[int]) -> str:
         text: str = self._tokenizer.decode(list(token_ids), skip_special_tokens=False)
         return text
+
+
+def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    # As `encode` does, but without looking for where each token stood: half the time.
+    (encoded,) = tokenizer.encode_batch_fast([text], add_special_tokens=False)
+    ids: list[int] = encoded.ids
+    return ids
 
 
 def _never_prepend(step: Any) -> None:

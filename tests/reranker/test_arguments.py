@@ -126,6 +126,10 @@ def test_a_url_is_no_address(make: Callable[..., Any], scheme: str) -> None:
         "ipv4:127.0.0.1:1",
         "unix:/a",
         "unix:///a",
+        "unix:a",
+        "xds:///a",
+        "xds://authority/a",
+        "unix:///a",
     ],
 )
 def test_targets_of_grpc_are_addresses(make: Callable[..., Any], address: str) -> None:
@@ -138,6 +142,12 @@ def test_targets_of_grpc_are_addresses(make: Callable[..., Any], address: str) -
 
 MISTAKEN = {
     "127.0.0.1:99999": "'99999' is no port",
+    "dns://host:50051": "must be dns:///host:port, with three slashes",
+    "dns://host": "must be dns:///host:port, with three slashes",
+    "node.1:50051": "node.1 is no IP address, nor a host's name",
+    "unix:": "must be unix:/path",
+    "unix://host/path": "must be unix:/path",
+    "unix-abstract:": "must be unix:/path or unix-abstract:name",
     "127.0.0.1:0": "'0' is no port",
     "127.0.0.1:abc": "'abc' is no port",
     "127.0.0.1:007": "'007' is no port",

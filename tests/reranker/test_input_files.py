@@ -2,6 +2,8 @@
 what they name is sent to the server only where it may be."""
 
 import json
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,18 @@ def test_paths_start_at_the_file_wherever_the_command_runs(
         expected = client.score([SEVEN, "What?"], ["7", "1"])
     if command == ["score"]:
         assert tuple(record["rewards"]) == expected.rewards
+
+
+def test_of_lines_that_come_through_a_pipe_paths_start_where_the_command_runs(
+    address: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    pipe = folder.parent / "pipe"
+    os.mkfifo(pipe)
+    written = prompts(folder, "seven.png").read_text("utf-8")
+    threading.Thread(target=pipe.write_text, args=(written,), daemon=True).start()
+    result = invoke(address, "score", "--input", pipe)
+    assert result.exit_code == 0, result.stderr
 
 
 @every_command

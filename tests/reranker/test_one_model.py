@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from adjudge_reranker import AsyncRewardClient, RewardClient, ServerFault
 from adjudge_reranker.one_model import OneModel
+from adjudge_reranker.trainers.failures import OnFailure
+from adjudge_reranker.trainers.trl import AdjudgeReward
 from adjudge_reranker.types import Provenance
 from tests.conftest import Launch
 
@@ -22,7 +24,24 @@ PROMPTS = [f"Question {number}?" for number in range(20)]
 
 @pytest.fixture(scope="module")
 def different(launch: Launch) -> list[str]:
-    return [f"127.0.0.1:{launch(critic='fake', name=name).port}" for name in ("one", "other")]
+    critics = {"one": "fake", "other": "auto"}
+    return [f"127.0.0.1:{launch(critic=c, name=n).port}" for n, c in critics.items()]
+
+
+def test_the_same_weights_under_two_names_are_one_model(launch: Launch) -> None:
+    both = [f"127.0.0.1:{launch(critic='fake', name=name).port}" for name in ("here", "there")]
+    with RewardClient(both) as client:
+        found = {client.score(prompt, ["a"]).provenance.model for prompt in PROMPTS}
+    assert found == {"here", "there"}
+
+
+@pytest.mark.parametrize("on_failure", list(OnFailure))
+def test_a_trainer_does_not_go_on_or_wait(different: list[str], on_failure: OnFailure) -> None:
+    with RewardClient(different) as client:
+        reward = AdjudgeReward(client, on_failure=on_failure, max_wait_seconds=60.0)
+        with pytest.raises(ServerFault, match="different models"):
+            for prompt in PROMPTS:
+                reward([prompt], ["a"])
 
 
 def score(client: RewardClient, prompt: str) -> None:
@@ -92,19 +111,29 @@ def of(model: str, fingerprint: str = "f", epoch: int = 0) -> Provenance:
     return Provenance(model, fingerprint, epoch, "template", "hash")
 
 
-@given(st.lists(st.tuples(st.text(max_size=1), st.text(max_size=1), st.integers(0, 2))))
-def test_weights_may_move_and_nothing_else(
-    results: list[tuple[str, str, int]],
+RESULTS = st.lists(st.tuples(*(st.sampled_from(" ab"),) * 2, st.sampled_from("123")))
+
+
+@given(RESULTS)
+def test_weights_may_move_or_go_by_another_name_but_not_both(
+    results: list[tuple[str, str, str]],
 ) -> None:
     one_model = OneModel()
-    first: dict[str, str] = {}
-    for asked, answered, epoch in results:
-        expected = first.setdefault(asked, answered) if answered else ""
-        if expected == answered:
-            one_model.check(asked, of(answered, str(epoch), epoch))
+    known: dict[str, dict[str, str]] = {}
+    for asked, name, fingerprint in results:
+        names = known.get(asked, {})
+        if not names or name in names or fingerprint in names.values():
+            one_model.check(asked, of(name, fingerprint))
+            known[asked] = names | {name: fingerprint}
         else:
             with pytest.raises(ServerFault):
-                one_model.check(asked, of(answered, str(epoch), epoch))
+                one_model.check(asked, of(name, fingerprint))
+
+
+def test_who_says_no_name_is_not_judged_by_it() -> None:
+    one_model = OneModel()
+    for name in ("a", "", "a"):
+        one_model.check("", of(name, "f" + name))
 
 
 def test_of_threads_that_ask_at_once_all_but_one_models_are_told() -> None:
@@ -114,7 +143,7 @@ def test_of_threads_that_ask_at_once_all_but_one_models_are_told() -> None:
         def ask(number: int, one_model: OneModel = one_model, start=start) -> str | None:
             start.wait(20)
             try:
-                one_model.check("", of(f"model {number % 4}"))
+                one_model.check("", of(f"model {number % 4}", f"f{number % 4}"))
             except ServerFault:
                 return None
             return f"model {number % 4}"

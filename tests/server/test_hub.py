@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import huggingface_hub
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 
-from adjudge_server import loading, planning
+from adjudge_server import hub, loading, planning
 from adjudge_server.__main__ import parse
 from adjudge_server.config import Config
 from adjudge_server.hub import is_hub_id
@@ -56,6 +58,34 @@ def test_an_id_that_cannot_be_had_is_an_error_that_names_it() -> None:
     """Tests run offline, so that only the cache is looked at."""
     with pytest.raises(ValueError, match=rf"^--model {ID}: [^\n]*HF_HUB_OFFLINE is set$"):
         loading.load_critic(Config(model=ID))
+
+
+@pytest.mark.parametrize("is_offline", [False, True])
+def test_what_keeps_a_hub_from_giving_a_model_is_told(
+    monkeypatch: pytest.MonkeyPatch, is_offline: bool
+) -> None:
+    def refuse(model_id: str, **_: object) -> str:
+        raise LocalEntryNotFoundError("looked for\n\nnowhere") from OSError("429 too many\nof you")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", is_offline)
+    with pytest.raises(ValueError) as refused:
+        hub.fetch(str(ID))
+    assert "\n" not in str(refused.value)
+    assert ("429 too many of you" in str(refused.value)) is not is_offline
+    assert ("HF_HUB_OFFLINE is set" in str(refused.value)) is is_offline
+
+
+def test_a_half_of_a_model_is_told_by_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Incomplete(LocalEntryNotFoundError):
+        pass
+
+    def refuse(model_id: str, **_: object) -> str:
+        raise Incomplete("model.safetensors is missing")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(ValueError, match=r"Incomplete: model\.safetensors is missing$"):
+        hub.fetch(str(ID))
 
 
 @pytest.mark.parametrize("text", ["./owner/name", "../owner/name", "owner/name/", "~/owner"])

@@ -36,6 +36,12 @@ def ended(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=2 * PATIENCE)
 
 
+def test_flags_that_do_not_fit_a_checkpoint_stay_a_mistake(tmp_path: Path) -> None:
+    directory = write_checkpoint(tmp_path, tiny_tokenizer(), grids=[[56, 56]])
+    with pytest.raises(Misconfigured, match="--vision-heads"):
+        load_critic(Config(model=directory, vision_heads=4))
+
+
 # What files say -----------------------------------------------------------------------------------
 
 READERS: dict[str, Callable[[Path], object]] = {

@@ -32,7 +32,7 @@ def health(
 ) -> None:
     """Does the server serve? Asks once: exit code 0 for SERVING, 3 for anything else that a server
     may be in, 4 if it did not answer in time, 2 for a service that it does not have, a token that
-    it does not take, or certificates that one of the two does not trust."""
+    it does not take, or a server whose certificate is not trusted here."""
     try:
         access = resolve_access(checked_addresses(server), **given().arguments())
         status = _ask(server, access, service, timeout)

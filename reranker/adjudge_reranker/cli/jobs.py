@@ -112,7 +112,8 @@ def read_jobs(source: Source) -> list[Job]:
 
 
 def _read_input(source: Source, path: str) -> list[Job]:
-    start = source.images_folder or (Path() if path == "-" else Path(path).parent)
+    # What is no file, such as a pipe that a shell made, lies nowhere in particular.
+    start = source.images_folder or (Path(path).parent if Path(path).is_file() else Path())
     try:
         jobs = list(_json_jobs(_read_lines(path), path, Folder(start, source.images_anywhere)))
     except BadRecord as error:

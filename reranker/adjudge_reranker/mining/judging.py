@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 
 from adjudge_reranker.client import RewardClient
 from adjudge_reranker.content import Message
-from adjudge_reranker.errors import ErrorReason, RewardError
+from adjudge_reranker.errors import ErrorReason, RewardError, is_of_another_model
 from adjudge_reranker.evaluation.judge import reason_of
 from adjudge_reranker.mining.pairing import Contender, NoPair, Pair, choose_pairs, distinct
 from adjudge_reranker.mining.plan import CriticChanged, Plan
@@ -122,7 +122,8 @@ class Judge:
         self._any_critic = any_critic
 
     def judge(self, prompt: Prompt) -> Outcome:
-        """Raises CriticChanged if the critic is not the plan's, unless any will do."""
+        """Raises CriticChanged if the critic is not the plan's, unless any will do; and if it is
+        another model, by name and weights, than this client's results before."""
         try:
             messages, pictures = shown(prompt)
         except CannotShow as error:
@@ -130,7 +131,7 @@ class Judge:
         try:
             return self._judge(prompt, messages, _digest(prompt, pictures))
         except RewardError as error:
-            if error.reason == ErrorReason.WRONG_EPOCH:
+            if error.reason == ErrorReason.WRONG_EPOCH or is_of_another_model(error):
                 raise CriticChanged(str(error)) from error
             return Failed(prompt, reason_of(error), error)
 

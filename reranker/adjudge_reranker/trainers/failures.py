@@ -18,6 +18,7 @@ from adjudge_reranker.errors import (
     RewardError,
     ServerFault,
     ServerUnavailable,
+    is_of_another_model,
 )
 from adjudge_reranker.retry import RetryPolicy, checked_timeout
 
@@ -62,7 +63,7 @@ logs the same ones."""
 def is_mistake(error: RewardError) -> bool:
     """Whether the settings are wrong, which fails every sample of every batch alike: raised under
     every policy, because a run without a single reward is not what anybody chose."""
-    return error.reason in _MISTAKES or error.code in _MISTAKEN_CODES
+    return error.reason in _MISTAKES or error.code in _MISTAKEN_CODES or is_of_another_model(error)
 
 
 def may_pass(error: RewardError) -> bool:
@@ -70,7 +71,9 @@ def may_pass(error: RewardError) -> bool:
     if isinstance(error, ServerUnavailable | DeadlineExceeded):
         return True
     # Without a reason of Adjudge's own: a connection that broke while its server was killed.
-    return isinstance(error, ServerFault) and error.reason is None
+    return (
+        isinstance(error, ServerFault) and error.reason is None and not is_of_another_model(error)
+    )
 
 
 def explain(error: RewardError) -> str:

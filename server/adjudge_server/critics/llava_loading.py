@@ -18,6 +18,7 @@ from adjudge_server.critics.llava_vision import LlavaVision
 from adjudge_server.critics.preparing import Preparer
 from adjudge_server.critics.reloading import Blueprint, Weights, read_generation, read_tokenizer
 from adjudge_server.families import is_original
+from adjudge_server.misconfigured import Misconfigured
 from adjudge_server.preprocessing import SeveralPictures
 from adjudge_server.template_sets import templates_of
 from adjudge_server.templates import Template
@@ -114,7 +115,7 @@ def configuration(
         shapes = checkpoint.read_shapes(directory)
         return llava_original.to_config(raw, shapes, vision_heads), llava_original.KEY_MAPPING
     if vision_heads is not None:
-        raise ValueError(
+        raise Misconfigured(
             "--vision-heads is for checkpoints in the original layout: here config.json tells"
         )
     llava_checks.check_raw(raw)

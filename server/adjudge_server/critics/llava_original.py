@@ -12,6 +12,7 @@ from transformers import LlavaOnevisionConfig, Qwen2Config, SiglipVisionConfig
 
 from adjudge_server.critics import causal_body, llava_checks
 from adjudge_server.critics.checkpoint import Shapes
+from adjudge_server.misconfigured import Misconfigured
 
 Raw = Mapping[str, Any]
 
@@ -114,7 +115,7 @@ def _vision(raw: Raw, shapes: Shapes, heads: int | None) -> SiglipVisionConfig:
         raise ValueError(f"checkpoint: {positions} patch positions are no square")
     heads = heads or _SIGLIP_HEADS.get(hidden)
     if heads is None:
-        raise ValueError(
+        raise Misconfigured(
             f"checkpoint: a vision tower {hidden} wide is none of the published ones;"
             " say how many attention heads it has (--vision-heads)"
         )

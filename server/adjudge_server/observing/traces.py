@@ -7,6 +7,7 @@ brings and configures: without it they go nowhere.
 import time
 from typing import TYPE_CHECKING, Any
 
+from adjudge_server.misconfigured import Misconfigured
 from adjudge_server.observing.exchange import CANCELLED, OK, READ, Exchange, Stage
 
 if TYPE_CHECKING:
@@ -17,12 +18,12 @@ class Traces:
     """A watcher (see `watching`). Spans are made when a request is over, with the times it had."""
 
     def __init__(self, provider: "TracerProvider | None" = None) -> None:
-        """None: the process's own provider. Raises ValueError where OpenTelemetry is missing."""
+        """None: the process's own provider. Raises Misconfigured where OpenTelemetry is missing."""
         try:
             from opentelemetry import trace
             from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
         except ImportError as error:
-            raise ValueError(
+            raise Misconfigured(
                 "--traces: opentelemetry-api is not installed; it comes with adjudge[otel]"
             ) from error
         self._trace = trace

@@ -45,12 +45,12 @@ def described(request: Any, context: Any, *, fingerprint: str = "f", epoch: int 
     return pb.GetModelResponse(model=model)
 
 
-def scores(fingerprint: str = "f") -> Step:
+def scores(fingerprint: str = "f", name: str = "told") -> Step:
     """The reward of a candidate is the number that it is; of "item REASON" that failure."""
 
     def step(request: Any, context: Any) -> Any:
         response = pb.ScoreCandidatesResponse(
-            provenance=pb.Provenance(model="told", model_fingerprint=fingerprint)
+            provenance=pb.Provenance(model=name, model_fingerprint=fingerprint)
         )
         for candidate in request.candidates:
             text = candidate.parts[0].text
@@ -234,6 +234,16 @@ def test_a_critic_that_changes_meanwhile_ends_the_run_and_its_answer_is_not_writ
     with pytest.raises(CriticChanged):
         mined(script, tmp_path, asking("1", "2"))
     assert read(tmp_path / "out.jsonl") == [] and journal(tmp_path / "out.jsonl") == []
+
+
+@pytest.mark.parametrize("accept_changes", [False, True])
+def test_another_model_in_the_place_of_the_critic_ends_the_run(
+    script: ScriptedService, tmp_path: Path, accept_changes: bool
+) -> None:
+    script.plan(described, scores(), *[scores("g", "another")] * 3)
+    rows = [asking(str(number), "0") for number in range(1, 5)]
+    with pytest.raises(CriticChanged):
+        mined(script, tmp_path, *rows, accept_changes=accept_changes)
 
 
 def test_two_processes_do_not_mine_into_one_file(script: ScriptedService, tmp_path: Path) -> None:

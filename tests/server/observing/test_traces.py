@@ -118,7 +118,7 @@ def test_a_server_without_opentelemetry_says_what_to_install() -> None:
         "main()"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.strip().endswith(
         "adjudge-server: --traces: opentelemetry-api is not installed; it comes with adjudge[otel]"
     )
