@@ -67,11 +67,11 @@ QUICK = replace(
         _ROUND_ROBIN,
     ),
     baselines=(Case(LARGE_PICTURE, POINTWISE, 8),),
-    one_by_one=2,
+    one_by_one=1,
     rounds=2,
     served_rounds=1,
     embedded_requests=20,
-    embedded_batches=60,
+    embedded_batches=30,
     generated_batches=0,
 )
 SMALLEST = Settings(
